@@ -1,0 +1,1 @@
+//! The edge: JSON, gRPC, grpc-web and SSE in, gRPC out

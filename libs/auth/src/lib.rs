@@ -1,0 +1,1 @@
+//! Tokens, the caller, and the policy layer built from the descriptors

@@ -1,0 +1,1 @@
+//! Redis or in-process: rate limits and short-lived state

@@ -1,0 +1,7 @@
+//! What every crate of the mesh shares and nothing else: the reasons a call can fail for and their one
+//! mapping table, ids, the clock. No I/O.
+mod clock;
+mod reason;
+
+pub use clock::{Clock, new_id};
+pub use reason::{DOMAIN, Reason, http_status, status_name};

@@ -1,0 +1,1 @@
+//! Product manifests: typed, validated, hashed

@@ -1,0 +1,1 @@
+//! A service's life: configuration, telemetry, server and channels, health, drain

@@ -1,0 +1,10 @@
+//! What tests stand on: real PostgreSQL and Redis on free ports, stubs of outside parties that speak their
+//! real protocol and misbehave on order, a whole mesh of processes, and personas to call it with.
+//!
+//! A development dependency only; nothing of it is in the product.
+pub mod llm;
+pub mod postgres;
+pub mod redis;
+mod wait;
+
+pub use wait::eventually;

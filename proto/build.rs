@@ -1,0 +1,33 @@
+//! Compiles every contract with protox (pure Rust, no protoc) into OUT_DIR: Rust types, clients and
+//! servers, and one descriptor set with all options and comments.
+use std::error::Error;
+use std::path::{Path, PathBuf};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut files = vec![PathBuf::from("google/api/httpbody.proto")];
+    for folder in ["weft", "google"] {
+        println!("cargo:rerun-if-changed={folder}");
+    }
+    proto_files(Path::new("weft"), &mut files)?;
+    files.sort();
+
+    let mut compiler = protox::Compiler::new(["."])?;
+    compiler.include_imports(true).include_source_info(true).open_files(&files)?;
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    // Encoded by protox itself: prost-types' FileDescriptorSet has no place for our options.
+    std::fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
+    tonic_prost_build::configure().compile_fds(compiler.file_descriptor_set())?;
+    Ok(())
+}
+
+fn proto_files(folder: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            proto_files(&path, files)?;
+        } else if path.extension().is_some_and(|extension| extension == "proto") {
+            files.push(path);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,1 @@
+//! Agents and models: chat, tools, prompts

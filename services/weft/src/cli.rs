@@ -1,0 +1,111 @@
+//! The command line.
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// One gRPC mesh for AI products.
+#[derive(Debug, Parser)]
+#[command(name = "weft", version, about)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the binary can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run everything in one process; what the environment does not name is embedded
+    Up(UpArguments),
+    /// Run one service, configured by the environment
+    Serve {
+        /// Which one
+        service: Service,
+    },
+    /// Bring the databases to this version and end
+    Migrate {
+        /// Which services' databases; all if none is named
+        services: Vec<Service>,
+    },
+    /// Look at the configuration
+    Config {
+        /// What to do with it
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Ask a running edge how every part is; exit status 0 if all is well
+    Health {
+        /// The edge
+        #[arg(long, default_value = "http://127.0.0.1:8080")]
+        url: String,
+    },
+}
+
+/// `weft config …`.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Report every mistake in the environment and the product manifests; exit status 64 if there is one
+    Check {
+        /// For which services; all if none is named
+        services: Vec<Service>,
+    },
+}
+
+/// `weft up …`.
+#[derive(Debug, Args)]
+pub struct UpArguments {
+    /// Where the edge listens
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    pub listen: String,
+    /// Where databases and secrets are kept; created if missing
+    #[arg(long, default_value = "./data")]
+    pub data_dir: PathBuf,
+}
+
+/// A service of the mesh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Service {
+    /// Accounts, sessions, tokens
+    Identity,
+    /// Plans and money
+    Billing,
+    /// Agents and models
+    Orchestrator,
+    /// The edge
+    Gateway,
+}
+
+impl Service {
+    /// Every service, those that others need first.
+    pub const ALL: [Service; 4] = [Service::Billing, Service::Identity, Service::Orchestrator, Service::Gateway];
+
+    /// Its name in the mesh.
+    pub fn name(self) -> &'static str {
+        match self {
+            Service::Identity => "identity",
+            Service::Billing => "billing",
+            Service::Orchestrator => "orchestrator",
+            Service::Gateway => "gateway",
+        }
+    }
+
+    /// Where `weft serve` listens unless `WEFT_LISTEN` says otherwise.
+    pub fn default_listen(self) -> &'static str {
+        match self {
+            Service::Identity => "127.0.0.1:9001",
+            Service::Billing => "127.0.0.1:9002",
+            Service::Orchestrator => "127.0.0.1:9003",
+            Service::Gateway => "127.0.0.1:8080",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,36 @@
+//! The one binary: everything in one process (`weft up`), or one service of the mesh (`weft serve billing`).
+mod cli;
+mod config;
+mod exit;
+mod health;
+mod migrate;
+mod secrets;
+mod serve;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command, ConfigCommand};
+use crate::exit::Failure;
+
+fn main() -> ExitCode {
+    // Only one provider is compiled in; a second installation would be the same one.
+    let _installed = rustls::crypto::ring::default_provider().install_default();
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    let environment = config::environment();
+    match cli.command {
+        Command::Config { command: ConfigCommand::Check { services } } => config::check(&environment, &services),
+        Command::Up(arguments) => serve::block_on(&environment, up::up(&environment, arguments)),
+        Command::Serve { service } => serve::block_on(&environment, serve::serve(&environment, service)),
+        Command::Migrate { services } => serve::block_on(&environment, migrate::migrate(&environment, &services)),
+        Command::Health { url } => serve::block_on(&environment, health::health(&url)),
+    }
+}
