@@ -1,1 +1,17 @@
-//! Product manifests: typed, validated, hashed
+//! Product manifests: typed, validated, hashed.
+//!
+//! A product is one file, `products/<slug>.toml`. It composes capabilities that are code and gives the numbers:
+//! plans, prices, limits, agents, models. It holds no secret. Reading is all or nothing: every mistake of every
+//! file is reported with its line, and a process with one mistake does not start.
+mod check;
+mod error;
+mod manifest;
+mod product;
+mod products;
+
+pub use error::{ManifestError, ManifestErrors};
+pub use product::{
+    Agents, CreditPackage, CredentialKind, DataPolicy, Identity, Interval, Limit, Models, Moderation, OnDisconnect, Plan,
+    PlanCredits, PlanModels, Price, Product,
+};
+pub use products::Products;

@@ -1,1 +1,21 @@
-//! A service's life: configuration, telemetry, server and channels, health, drain
+//! A service's life: configuration, telemetry, server and channels, health, drain.
+//!
+//! A service is made of a [`Mesh`] (who it is, whom it calls, what it runs in the background) and a
+//! [`Server`] (what it answers). Everything between a socket and a generated trait is written once, here.
+mod client;
+pub mod config;
+mod deadline;
+mod error;
+mod life;
+mod mesh;
+mod mesh_config;
+mod methods;
+mod rpc_metrics;
+mod server;
+pub mod telemetry;
+
+pub use error::{RuntimeError, internal};
+pub use life::{Shutdown, Tasks};
+pub use mesh::Mesh;
+pub use mesh_config::{Environment, LogFormat, MeshConfig};
+pub use server::{Server, with_reflection};

@@ -3,6 +3,8 @@
 //!
 //! A development dependency only; nothing of it is in the product.
 pub mod llm;
+pub mod mesh;
+pub mod persona;
 pub mod postgres;
 pub mod redis;
 mod wait;

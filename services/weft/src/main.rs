@@ -1,8 +1,10 @@
 //! The one binary: everything in one process (`weft up`), or one service of the mesh (`weft serve billing`).
 mod cli;
 mod config;
+mod demo;
 mod exit;
 mod health;
+mod keys;
 mod migrate;
 mod secrets;
 mod serve;

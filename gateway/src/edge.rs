@@ -1,0 +1,188 @@
+//! One request: which of the edge's protocols it speaks, and what every answer has in common.
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, ORIGIN, X_CONTENT_TYPE_OPTIONS};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use tonic::Status;
+use weft_auth::REQUEST_ID_HEADER;
+use weft_core::Reason;
+use weft_runtime::Mesh;
+
+use crate::admit::{Door, request_id};
+use crate::body::{BodyLimit, EdgeBody, drain};
+use crate::cors::{self, Origins};
+use crate::error::{error_response, trailers_only};
+use crate::grpc::{self, Dialect, grpc};
+use crate::health::Health;
+use crate::methods::Methods;
+use crate::rest::{self, rest};
+use crate::routes::Found;
+
+/// Header fields of a request at most.
+const MAX_HEADERS: usize = 100;
+
+/// Everything that a request may need.
+pub struct Edge {
+    /// Who is let in.
+    pub door: Door,
+    /// Every RPC and route.
+    pub methods: Methods,
+    /// Which pages may call.
+    pub origins: Origins,
+    /// The edge's own paths and services.
+    pub health: Health,
+    /// How much is taken.
+    pub limits: Limits,
+    /// Clock, background work, shutdown.
+    pub mesh: Mesh,
+}
+
+/// How much is taken of one request.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// JSON body, in bytes.
+    pub json_bytes: usize,
+    /// One gRPC message, or a raw body, in bytes.
+    pub message_bytes: usize,
+    /// An answer that is turned into something else, in bytes.
+    pub response_bytes: usize,
+    /// Objects and arrays inside each other.
+    pub json_depth: u32,
+    /// Time of a body; its bytes are set where it is read.
+    pub body: BodyLimit,
+}
+
+/// What the connection knows of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    /// The other end.
+    pub peer: SocketAddr,
+    /// What is wrong with the request's framing.
+    pub fault: Option<&'static str>,
+    /// The connection ends with this request.
+    pub last: bool,
+}
+
+impl Edge {
+    /// Answers one request. Whatever is wrong is in the answer.
+    pub async fn handle(&self, request: Request<Incoming>, arrival: Arrival) -> Response<EdgeBody> {
+        let (mut parts, body) = request.into_parts();
+        let version = parts.version;
+        let mut body = Some(body);
+        let id = request_id(&mut parts.headers);
+        let id_header = parts.headers.get(REQUEST_ID_HEADER).cloned();
+        let origin = parts.headers.get(ORIGIN).filter(|origin| origin.to_str().is_ok_and(|origin| self.origins.allow(origin))).cloned();
+        let mut response = match fault(&parts, arrival.fault) {
+            Some(fault) => {
+                let mut response = error_response(&Reason::InvalidArgument.status(fault), &id);
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                response
+            }
+            None => self.dispatch(parts, &mut body, arrival.peer, id, origin.is_some()).await,
+        };
+        let unread = body.filter(|body| !hyper::body::Body::is_end_stream(body));
+        if let Some(body) = unread.filter(|_body| version < Version::HTTP_2) {
+            self.mesh.tasks().spawn("drain", drain(body));
+        }
+        let headers = response.headers_mut();
+        if let Some(id) = id_header {
+            headers.insert(REQUEST_ID_HEADER, id);
+        }
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        if !headers.contains_key(CACHE_CONTROL) {
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
+        if let Some(origin) = origin {
+            cors::expose(headers, origin);
+        }
+        if arrival.last && version < Version::HTTP_2 {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    async fn dispatch(&self, parts: Parts, body: &mut Option<Incoming>, peer: SocketAddr, id: Arc<str>, allowed_origin: bool) -> Response<EdgeBody> {
+        if parts.method == Method::OPTIONS && parts.headers.contains_key(ORIGIN) && parts.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
+            return preflight(allowed_origin, &id);
+        }
+        match parts.headers.get(CONTENT_TYPE).and_then(Dialect::of) {
+            Some(Ok(dialect)) => return self.grpc(dialect, parts, body, peer, id).await,
+            Some(Err(status)) => return error_response(&status, &id),
+            None => {}
+        }
+        if let Some(response) = self.health.answer(&parts, &self.mesh).await {
+            return response;
+        }
+        match self.methods.routes.find(&parts.method, parts.uri.path()) {
+            Found::Binding(binding, segments) => {
+                let call = rest::Call { binding, segments, peer, request_id: id.clone() };
+                rest(self, call, parts, body).await.unwrap_or_else(|status| error_response(&status, &id))
+            }
+            Found::WrongVerb(allowed) => {
+                let names: Vec<&str> = allowed.iter().map(Method::as_str).collect();
+                let mut response = error_response(&Reason::MethodNotAllowed.status(format!("use {}", names.join(" or "))), &id);
+                if let Ok(value) = HeaderValue::try_from(names.join(", ")) {
+                    response.headers_mut().insert(ALLOW, value);
+                }
+                response
+            }
+            Found::Nothing => error_response(&Reason::NotFound.status("there is no such path"), &id),
+            Found::Bad(bad) => error_response(&Reason::InvalidArgument.status(bad.to_string()), &id),
+        }
+    }
+
+    async fn grpc(&self, dialect: Dialect, parts: Parts, body: &mut Option<Incoming>, peer: SocketAddr, id: Arc<str>) -> Response<EdgeBody> {
+        if parts.method != Method::POST {
+            let mut response = error_response(&Reason::MethodNotAllowed.status("use POST"), &id);
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+            return response;
+        }
+        if dialect == Dialect::Native {
+            if parts.version < Version::HTTP_2 {
+                return error_response(&Reason::UnsupportedMediaType.status("gRPC needs HTTP/2; use grpc-web or JSON over HTTP/1.1"), &id);
+            }
+            if self.health.serves(parts.uri.path()) {
+                let Some(body) = body.take() else { return trailers_only(&Status::internal(""), dialect.content_type()) };
+                return self.health.grpc(Request::from_parts(parts, body)).await;
+            }
+        }
+        grpc(self, grpc::Request { dialect, peer, request_id: id }, parts, body).await
+    }
+}
+
+/// What makes a request unfit for any protocol.
+fn fault(parts: &Parts, framing: Option<&'static str>) -> Option<&'static str> {
+    if framing.is_some() {
+        return framing;
+    }
+    if parts.headers.len() > MAX_HEADERS {
+        return Some("the request has too many headers");
+    }
+    if !parts.uri.path().starts_with('/') || parts.method == Method::CONNECT {
+        return Some("the request names no path");
+    }
+    None
+}
+
+/// A browser asks whether it may call.
+fn preflight(allowed: bool, id: &str) -> Response<EdgeBody> {
+    if !allowed {
+        return error_response(&Reason::PermissionDenied.status("pages of this origin may not call"), id);
+    }
+    let mut response = Response::new(EdgeBody::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    cors::preflight(response.headers_mut());
+    response
+}
+
+/// A small JSON answer of the edge itself.
+pub fn json(status: StatusCode, value: &serde_json::Value) -> Response<EdgeBody> {
+    let mut response = Response::new(EdgeBody::full(Bytes::from(value.to_string())));
+    *response.status_mut() = status;
+    *response.headers_mut() = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+    response
+}

@@ -1,0 +1,153 @@
+//! How the mesh is: for load balancers, for people, for Prometheus, and for gRPC tools.
+use std::sync::Arc;
+use std::time::{Duration, Instant as Begun};
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http::header::CONTENT_TYPE;
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use serde_json::{Value, json};
+use tonic::service::Routes;
+use tonic::{Code, Status};
+use tower::ServiceExt;
+use weft_runtime::{Mesh, telemetry};
+
+use crate::body::EdgeBody;
+use crate::edge;
+use crate::error::trailers_only;
+use crate::frames;
+use crate::relay::code_of;
+use crate::upstream::Upstream;
+
+/// Paths of the edge itself, which no annotation may take.
+pub const OWN_PATHS: [&str; 4] = ["/health", "/health/detailed", "/api/v1/health", "/metrics"];
+/// gRPC services that the edge answers itself.
+const OWN_SERVICES: [&str; 3] = ["/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/"];
+/// How long a service may think about how it is.
+const PROBE_WITHIN: Duration = Duration::from_secs(1);
+/// `HealthCheckResponse { status: SERVING }` on the wire.
+const SERVING: [u8; 2] = [0x08, 0x01];
+
+/// The edge's own paths and services.
+pub struct Health {
+    upstreams: Vec<Arc<Upstream>>,
+    services: Routes,
+}
+
+impl Health {
+    /// Health of these services, and reflection over these descriptor sets. The error is a sentence about a set.
+    pub async fn new(upstreams: Vec<Arc<Upstream>>, descriptor_sets: &[&[u8]]) -> Result<Self, String> {
+        let reflection = || {
+            let builder = tonic_reflection::server::Builder::configure();
+            descriptor_sets.iter().fold(builder, |builder, set| builder.register_encoded_file_descriptor_set(set))
+        };
+        let v1 = reflection().build_v1().map_err(|error| error.to_string())?;
+        let v1alpha = reflection().build_v1alpha().map_err(|error| error.to_string())?;
+        let (reporter, health) = tonic_health::server::health_reporter();
+        reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
+        let services = Routes::new(health).add_service(v1).add_service(v1alpha);
+        Ok(Health { upstreams, services })
+    }
+
+    /// Answers a path of the edge itself.
+    pub async fn answer(&self, parts: &Parts, mesh: &Mesh) -> Option<Response<EdgeBody>> {
+        let path = parts.uri.path();
+        if !OWN_PATHS.contains(&path) || !matches!(parts.method, Method::GET | Method::HEAD) {
+            return None;
+        }
+        let draining = mesh.shutdown().is_triggered();
+        let status = if draining { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+        let word = if draining { "draining" } else { "ok" };
+        Some(match path {
+            "/health/detailed" => self.detailed(draining).await,
+            "/metrics" => metrics(),
+            "/health" => edge::json(status, &json!({"status": word})),
+            _ => edge::json(status, &json!({"status": word, "version": env!("CARGO_PKG_VERSION")})),
+        })
+    }
+
+    /// Every service by name, with what it says and how long it took. 503 if a service of the mesh is not well.
+    async fn detailed(&self, draining: bool) -> Response<EdgeBody> {
+        let probed = join_all(self.upstreams.iter().map(|upstream| probe(upstream))).await;
+        let broken: Vec<&str> = self.upstreams.iter().zip(&probed).filter(|(_, (well, _))| !well).map(|(upstream, _)| upstream.name()).collect();
+        let needed = self.upstreams.iter().any(|upstream| upstream.is_ours() && broken.contains(&upstream.name()));
+        let services: serde_json::Map<String, Value> = self.upstreams.iter().zip(&probed).map(|(upstream, (_, told))| (upstream.name().to_owned(), told.clone())).collect();
+        let word = match (draining, broken.is_empty()) {
+            (true, _) => "draining",
+            (false, true) => "ok",
+            (false, false) => "degraded",
+        };
+        let status = if needed || draining { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+        edge::json(status, &json!({"status": word, "version": env!("CARGO_PKG_VERSION"), "broken": broken, "services": services}))
+    }
+
+    /// Whether the edge answers this gRPC path itself.
+    pub fn serves(&self, path: &str) -> bool {
+        OWN_SERVICES.iter().any(|service| path.starts_with(service))
+    }
+
+    /// Answers a gRPC call of the edge's own services.
+    pub async fn grpc(&self, request: Request<Incoming>) -> Response<EdgeBody> {
+        let request = request.map(tonic::body::Body::new);
+        match self.services.clone().oneshot(request).await {
+            Ok(response) => response.map(EdgeBody::Tonic),
+            Err(error) => {
+                tracing::error!(%error, "health or reflection failed");
+                trailers_only(&Status::internal("something went wrong on our side"), HeaderValue::from_static("application/grpc"))
+            }
+        }
+    }
+}
+
+fn metrics() -> Response<EdgeBody> {
+    let mut response = Response::new(EdgeBody::full(Bytes::from(telemetry::metrics_text())));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
+    response
+}
+
+/// Whether a service is well, and what is told of it.
+async fn probe(upstream: &Upstream) -> (bool, Value) {
+    let begun = Begun::now();
+    let outcome = tokio::time::timeout(PROBE_WITHIN, ask(upstream)).await;
+    let ms = begun.elapsed().as_micros() as f64 / 1000.0;
+    let word = outcome.unwrap_or(Err("no answer in time"));
+    match word {
+        Ok(()) => (true, json!({"status": "ok", "latency_ms": ms})),
+        Err(why) => (false, json!({"status": "down", "why": why, "latency_ms": ms})),
+    }
+}
+
+async fn ask(upstream: &Upstream) -> Result<(), &'static str> {
+    let uri = upstream.uri(PathAndQuery::from_static("/grpc.health.v1.Health/Check"));
+    let head = || {
+        let mut request = Request::new(());
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = uri.clone();
+        *request.version_mut() = Version::HTTP_2;
+        let headers = [("content-type", "application/grpc"), ("te", "trailers"), ("grpc-timeout", "1S")];
+        *request.headers_mut() = headers.into_iter().map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value))).collect::<HeaderMap>();
+        request
+    };
+    let mut reply = upstream.call(head, frames::seal(frames::begin(0))).await.map_err(|_status| "cannot be reached")?;
+    let mut body = Vec::new();
+    while let Some(Ok(data)) = reply.stream.data().await {
+        // A stream that is already closed needs no window.
+        let _closed = reply.stream.flow_control().release_capacity(data.len());
+        body.extend_from_slice(&data);
+        if body.len() > 64 {
+            return Err("says something strange");
+        }
+    }
+    let trailers = reply.stream.trailers().await.ok().flatten().unwrap_or_default();
+    let code = code_of(if reply.head.headers.contains_key("grpc-status") { &reply.head.headers } else { &trailers });
+    match code {
+        Code::Ok if body.get(frames::PREFIX..) == Some(&SERVING) => Ok(()),
+        Code::Ok => Err("says that it is not serving"),
+        // It answers, and an operator's service need not know this question.
+        Code::Unimplemented if !upstream.is_ours() => Ok(()),
+        _ => Err("cannot say how it is"),
+    }
+}

@@ -1,0 +1,574 @@
+//! JSON in, wire bytes out, in one pass over the text.
+use std::collections::HashSet;
+use std::fmt;
+
+use prost::Message as _;
+use prost_reflect::DynamicMessage;
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Unexpected, Visitor};
+
+use super::number::{expected, put_base64, put_float, put_integer, put_number_text};
+use super::table::{Field, FieldPath, Kind, Label, Message, MessageId, Shape, Tables};
+use super::wire::{BYTES, FIXED64, VARINT, close, open, put_tag, put_varint};
+
+/// Longest sentence about what is wrong; it may quote the input.
+const SENTENCE_BYTES: usize = 240;
+
+/// Appends a JSON object as the wire bytes of a message. The error is a sentence that names the field.
+pub fn read_message(tables: &Tables, id: MessageId, json: &[u8], max_depth: u32, out: Vec<u8>) -> Result<Vec<u8>, String> {
+    read(tables, json, max_depth, out, |reading, text| {
+        let message = tables.message(id);
+        Body { reading, message }.deserialize(text)
+    })
+}
+
+/// Appends JSON as the value of one field, as wire bytes of the message that has the field.
+pub fn read_field(tables: &Tables, id: MessageId, path: &FieldPath, json: &[u8], max_depth: u32, out: Vec<u8>) -> Result<Vec<u8>, String> {
+    read(tables, json, max_depth, out, |reading, text| {
+        let mut message = tables.message(id);
+        let mut opened = Vec::new();
+        for (place, index) in path.0.iter().enumerate() {
+            let Some(field) = message.fields.get(*index as usize) else { break };
+            if place + 1 == path.0.len() {
+                reading.path.push(&field.name);
+                FieldValue { reading, field }.deserialize(&mut *text)?;
+                reading.path.pop();
+            } else if let Kind::Message(next) = field.kind {
+                put_tag(&mut reading.out, field.number, BYTES);
+                opened.push(open(&mut reading.out));
+                message = tables.message(next);
+            }
+        }
+        opened.into_iter().rev().for_each(|begun| close(&mut reading.out, begun));
+        Ok(())
+    })
+}
+
+type Text<'a> = serde_json::Deserializer<serde_json::de::SliceRead<'a>>;
+
+fn read<'a>(
+    tables: &'a Tables,
+    json: &'a [u8],
+    max_depth: u32,
+    mut out: Vec<u8>,
+    part: impl FnOnce(&mut Reading<'a>, &mut Text<'a>) -> Result<(), serde_json::Error>,
+) -> Result<Vec<u8>, String> {
+    // The wire is nearly always shorter than the JSON.
+    out.reserve(json.len());
+    let mut reading = Reading { tables, out, path: Vec::new(), depth: 0, max_depth };
+    let mut text = serde_json::Deserializer::from_slice(json);
+    match part(&mut reading, &mut text) {
+        Ok(()) => text.end().map(|()| reading.out).map_err(|error| error.to_string()),
+        Err(error) => Err(sentence(&reading.path, &error.to_string())),
+    }
+}
+
+/// `customer.tags: invalid type: …`, cut where it would quote too much.
+fn sentence(path: &[&str], what: &str) -> String {
+    let mut sentence = path.join(".");
+    if !sentence.is_empty() {
+        sentence.push_str(": ");
+    }
+    sentence.push_str(what);
+    if sentence.len() > SENTENCE_BYTES {
+        let end = (0..=SENTENCE_BYTES).rev().find(|at| sentence.is_char_boundary(*at)).unwrap_or(0);
+        sentence.truncate(end);
+        sentence.push('…');
+    }
+    sentence
+}
+
+/// The state of one reading.
+struct Reading<'a> {
+    tables: &'a Tables,
+    out: Vec<u8>,
+    /// Names of the fields that are open; after an error, where it happened.
+    path: Vec<&'a str>,
+    depth: u32,
+    max_depth: u32,
+}
+
+impl Reading<'_> {
+    fn deeper<E: Error>(&mut self) -> Result<(), E> {
+        self.depth += 1;
+        if self.depth > self.max_depth {
+            return Err(E::custom(format_args!("nested deeper than {} levels", self.max_depth)));
+        }
+        Ok(())
+    }
+}
+
+/// The fields of a message, without a length in front.
+struct Body<'r, 'a> {
+    reading: &'r mut Reading<'a>,
+    message: &'a Message,
+}
+
+impl<'de> DeserializeSeed<'de> for Body<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, text: D) -> Result<(), D::Error> {
+        match self.message.shape {
+            Shape::Plain => text.deserialize_map(self),
+            Shape::Struct => text.deserialize_map(StructBody(self.reading)),
+            Shape::List => text.deserialize_seq(ListBody(self.reading)),
+            Shape::Value => text.deserialize_any(ValueBody(self.reading)),
+            Shape::WellKnown => {
+                let message = DynamicMessage::deserialize(self.message.descriptor.clone(), text)?;
+                message.encode(&mut self.reading.out).map_err(D::Error::custom)
+            }
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for Body<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        self.reading.deeper()?;
+        let (mut seen, mut oneofs) = (Seen::default(), Seen::default());
+        let mut hint = 0;
+        while let Some(index) = map.next_key_seed(FieldName { message: self.message, hint })? {
+            hint = index + 1;
+            let field = &self.message.fields[index];
+            self.reading.path.push(&field.name);
+            if seen.insert(index) {
+                return Err(A::Error::custom("given twice"));
+            }
+            let begun = self.reading.out.len();
+            map.next_value_seed(FieldValue { reading: self.reading, field })?;
+            if let Some(oneof) = field.oneof
+                && self.reading.out.len() > begun
+                && oneofs.insert(oneof as usize)
+            {
+                return Err(A::Error::custom("excludes another field that is also given"));
+            }
+            self.reading.path.pop();
+        }
+        self.reading.depth -= 1;
+        Ok(())
+    }
+}
+
+/// A set of small numbers; no allocation for the first 64.
+#[derive(Default)]
+struct Seen {
+    first: u64,
+    more: HashSet<usize>,
+}
+
+impl Seen {
+    /// Whether it was there already.
+    fn insert(&mut self, index: usize) -> bool {
+        if index >= 64 {
+            return !self.more.insert(index);
+        }
+        let was = self.first & 1 << index != 0;
+        self.first |= 1 << index;
+        was
+    }
+}
+
+/// A field's name; its place in the message.
+struct FieldName<'a> {
+    message: &'a Message,
+    hint: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for FieldName<'_> {
+    type Value = usize;
+
+    fn deserialize<D: Deserializer<'de>>(self, text: D) -> Result<usize, D::Error> {
+        text.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for FieldName<'_> {
+    type Value = usize;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a field name")
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<usize, E> {
+        self.message.by_name(name, self.hint).ok_or_else(|| E::custom(format_args!("there is no field `{name}`")))
+    }
+}
+
+/// The value of a field, tags included. `null` is an absent field.
+struct FieldValue<'r, 'a> {
+    reading: &'r mut Reading<'a>,
+    field: &'a Field,
+}
+
+impl<'de> DeserializeSeed<'de> for FieldValue<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, text: D) -> Result<(), D::Error> {
+        match self.field.label {
+            // Here `null` is a value, not the absence of one.
+            Label::Plain | Label::Optional if takes_null(self.reading.tables, self.field.kind) => self.visit_some(text),
+            _ => text.deserialize_option(self),
+        }
+    }
+}
+
+/// Whether `null` is a value of this type.
+fn takes_null(tables: &Tables, kind: Kind) -> bool {
+    match kind {
+        Kind::Message(id) => tables.message(id).shape == Shape::Value,
+        Kind::Enum(id) => tables.enumeration(id).is_null,
+        _ => false,
+    }
+}
+
+impl<'de> Visitor<'de> for FieldValue<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(expected(self.field.kind))
+    }
+
+    fn visit_none<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, text: D) -> Result<(), D::Error> {
+        let (reading, field) = (self.reading, self.field);
+        match field.label {
+            Label::Plain | Label::Optional => {
+                put_tag(&mut reading.out, field.number, field.kind.wire_type());
+                One { reading, kind: field.kind }.deserialize(text)
+            }
+            Label::Repeated { packed: true } => {
+                put_tag(&mut reading.out, field.number, BYTES);
+                let begun = open(&mut reading.out);
+                text.deserialize_seq(Elements { reading, field, tagged: false })?;
+                close(&mut reading.out, begun);
+                Ok(())
+            }
+            Label::Repeated { packed: false } => text.deserialize_seq(Elements { reading, field, tagged: true }),
+            Label::Map(key) => text.deserialize_map(Entries { reading, field, key }),
+        }
+    }
+}
+
+/// One value without its tag: a scalar, or a message with its length in front.
+struct One<'r, 'a> {
+    reading: &'r mut Reading<'a>,
+    kind: Kind,
+}
+
+impl<'de> DeserializeSeed<'de> for One<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, text: D) -> Result<(), D::Error> {
+        match self.kind {
+            Kind::Message(id) => {
+                let message = self.reading.tables.message(id);
+                let begun = open(&mut self.reading.out);
+                Body { reading: self.reading, message }.deserialize(text)?;
+                close(&mut self.reading.out, begun);
+                Ok(())
+            }
+            Kind::String | Kind::Bytes => text.deserialize_str(self),
+            Kind::Bool => text.deserialize_bool(self),
+            _ => text.deserialize_any(self),
+        }
+    }
+}
+
+impl One<'_, '_> {
+    fn unfit<E: Error>(&self, got: Unexpected) -> E {
+        E::invalid_type(got, &expected(self.kind))
+    }
+}
+
+impl<'de> Visitor<'de> for One<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(expected(self.kind))
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<(), E> {
+        if self.kind != Kind::Bool {
+            return Err(self.unfit(Unexpected::Bool(value)));
+        }
+        self.reading.out.push(u8::from(value));
+        Ok(())
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
+        put_integer(&mut self.reading.out, self.kind, value.into()).map_err(|fits| E::invalid_value(Unexpected::Unsigned(value), &fits))
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
+        put_integer(&mut self.reading.out, self.kind, value.into()).map_err(|fits| E::invalid_value(Unexpected::Signed(value), &fits))
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
+        put_float(&mut self.reading.out, self.kind, value).map_err(|fits| E::invalid_value(Unexpected::Float(value), &fits))
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        match self.kind {
+            Kind::Enum(id) if self.reading.tables.enumeration(id).is_null => {
+                self.reading.out.push(0);
+                Ok(())
+            }
+            _ => Err(self.unfit(Unexpected::Unit)),
+        }
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<(), E> {
+        let out = &mut self.reading.out;
+        match self.kind {
+            Kind::String => {
+                put_varint(out, value.len() as u64);
+                out.extend_from_slice(value.as_bytes());
+                Ok(())
+            }
+            Kind::Bytes => put_base64(out, value).map_err(|fits| E::custom(format_args!("expected {fits}"))),
+            Kind::Enum(id) => {
+                let one = self.reading.tables.enumeration(id);
+                let number = one.number(value).ok_or_else(|| E::custom(format_args!("`{value}` is not a value of {}", one.name)))?;
+                put_integer(out, self.kind, number.into()).map_err(E::custom)
+            }
+            _ => put_number_text(out, self.kind, value).map_err(|fits| E::invalid_value(Unexpected::Str(value), &fits)),
+        }
+    }
+}
+
+/// The elements of a repeated field.
+struct Elements<'r, 'a> {
+    reading: &'r mut Reading<'a>,
+    field: &'a Field,
+    tagged: bool,
+}
+
+impl<'de> Visitor<'de> for Elements<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
+        self.reading.deeper()?;
+        while elements.next_element_seed(Element { reading: self.reading, field: self.field, tagged: self.tagged })?.is_some() {}
+        self.reading.depth -= 1;
+        Ok(())
+    }
+}
+
+struct Element<'r, 'a> {
+    reading: &'r mut Reading<'a>,
+    field: &'a Field,
+    tagged: bool,
+}
+
+impl<'de> DeserializeSeed<'de> for Element<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, text: D) -> Result<(), D::Error> {
+        if self.tagged {
+            put_tag(&mut self.reading.out, self.field.number, self.field.kind.wire_type());
+        }
+        One { reading: self.reading, kind: self.field.kind }.deserialize(text)
+    }
+}
+
+/// The entries of a map field: a message of key (1) and value (2) each.
+struct Entries<'r, 'a> {
+    reading: &'r mut Reading<'a>,
+    field: &'a Field,
+    key: Kind,
+}
+
+impl<'de> Visitor<'de> for Entries<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        self.reading.deeper()?;
+        let mut seen = HashSet::new();
+        while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
+            put_tag(&mut self.reading.out, self.field.number, BYTES);
+            let entry = open(&mut self.reading.out);
+            put_key(&mut self.reading.out, self.key, &key).map_err(|fits| A::Error::custom(format_args!("the key `{key}` is not {fits}")))?;
+            put_tag(&mut self.reading.out, 2, self.field.kind.wire_type());
+            map.next_value_seed(One { reading: self.reading, kind: self.field.kind })?;
+            close(&mut self.reading.out, entry);
+            if let Some(key) = seen.replace(key) {
+                return Err(A::Error::custom(format_args!("the key `{key}` is given twice")));
+            }
+        }
+        self.reading.depth -= 1;
+        Ok(())
+    }
+}
+
+/// A map's key, which is always text in JSON.
+fn put_key(out: &mut Vec<u8>, kind: Kind, key: &str) -> Result<(), &'static str> {
+    put_tag(out, 1, kind.wire_type());
+    match (kind, key) {
+        (Kind::String, _) => {
+            put_varint(out, key.len() as u64);
+            out.extend_from_slice(key.as_bytes());
+            Ok(())
+        }
+        (Kind::Bool, "true") => Ok(out.push(1)),
+        (Kind::Bool, "false") => Ok(out.push(0)),
+        _ => put_number_text(out, kind, key),
+    }
+}
+
+/// The fields of a `Struct`: a map of strings to values.
+struct StructBody<'r, 'a>(&'r mut Reading<'a>);
+
+impl<'de> Visitor<'de> for StructBody<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let reading = self.0;
+        reading.deeper()?;
+        let mut seen = HashSet::new();
+        while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
+            put_tag(&mut reading.out, 1, BYTES);
+            let entry = open(&mut reading.out);
+            super::put_bytes_field(&mut reading.out, 1, key.as_bytes());
+            put_tag(&mut reading.out, 2, BYTES);
+            let value = open(&mut reading.out);
+            map.next_value_seed(AnyValue(reading))?;
+            close(&mut reading.out, value);
+            close(&mut reading.out, entry);
+            if let Some(key) = seen.replace(key) {
+                return Err(A::Error::custom(format_args!("the key `{key}` is given twice")));
+            }
+        }
+        reading.depth -= 1;
+        Ok(())
+    }
+}
+
+/// The values of a `ListValue`.
+struct ListBody<'r, 'a>(&'r mut Reading<'a>);
+
+impl<'de> Visitor<'de> for ListBody<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
+        let reading = self.0;
+        reading.deeper()?;
+        while elements.next_element_seed(ListElement(reading))?.is_some() {}
+        reading.depth -= 1;
+        Ok(())
+    }
+}
+
+struct ListElement<'r, 'a>(&'r mut Reading<'a>);
+
+impl<'de> DeserializeSeed<'de> for ListElement<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, text: D) -> Result<(), D::Error> {
+        put_tag(&mut self.0.out, 1, BYTES);
+        let begun = open(&mut self.0.out);
+        text.deserialize_any(ValueBody(self.0))?;
+        close(&mut self.0.out, begun);
+        Ok(())
+    }
+}
+
+struct AnyValue<'r, 'a>(&'r mut Reading<'a>);
+
+impl<'de> DeserializeSeed<'de> for AnyValue<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, text: D) -> Result<(), D::Error> {
+        text.deserialize_any(ValueBody(self.0))
+    }
+}
+
+/// The one field of a `google.protobuf.Value`.
+struct ValueBody<'r, 'a>(&'r mut Reading<'a>);
+
+impl ValueBody<'_, '_> {
+    fn number<E>(self, value: f64) -> Result<(), E> {
+        put_tag(&mut self.0.out, 2, FIXED64);
+        self.0.out.extend_from_slice(&value.to_le_bytes());
+        Ok(())
+    }
+}
+
+impl<'de> Visitor<'de> for ValueBody<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("any JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        put_tag(&mut self.0.out, 1, VARINT);
+        self.0.out.push(0);
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<(), E> {
+        put_tag(&mut self.0.out, 4, VARINT);
+        self.0.out.push(u8::from(value));
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<(), E> {
+        self.number(value as f64)
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<(), E> {
+        self.number(value as f64)
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<(), E> {
+        self.number(value)
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<(), E> {
+        super::put_bytes_field(&mut self.0.out, 3, value.as_bytes());
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
+        put_tag(&mut self.0.out, 5, BYTES);
+        let begun = open(&mut self.0.out);
+        StructBody(self.0).visit_map(map)?;
+        close(&mut self.0.out, begun);
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, elements: A) -> Result<(), A::Error> {
+        put_tag(&mut self.0.out, 6, BYTES);
+        let begun = open(&mut self.0.out);
+        ListBody(self.0).visit_seq(elements)?;
+        close(&mut self.0.out, begun);
+        Ok(())
+    }
+}

@@ -1,0 +1,319 @@
+//! What both directions know of every message: made once from a descriptor pool.
+use std::collections::HashMap;
+
+use prost_reflect::{DescriptorPool, EnumDescriptor, FieldDescriptor, MessageDescriptor};
+
+/// A message's place in [`Tables`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MessageId(pub(super) u32);
+
+/// An enum's place in [`Tables`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EnumId(pub(super) u32);
+
+/// Every message and enum of one descriptor pool.
+#[derive(Debug)]
+pub struct Tables {
+    messages: Vec<Message>,
+    enums: Vec<Enum>,
+    by_name: HashMap<String, MessageId>,
+}
+
+/// How a message looks in JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// An object of its fields.
+    Plain,
+    /// `google.protobuf.Struct`: any object.
+    Struct,
+    /// `google.protobuf.Value`: any JSON.
+    Value,
+    /// `google.protobuf.ListValue`: any array.
+    List,
+    /// A well-known type that prost-reflect reads and writes.
+    WellKnown,
+}
+
+/// One message type.
+#[derive(Debug)]
+pub struct Message {
+    pub descriptor: MessageDescriptor,
+    pub shape: Shape,
+    /// By field number.
+    pub fields: Vec<Field>,
+    /// snake_case and lowerCamelCase names to places in `fields`.
+    pub names: HashMap<Box<str>, u32>,
+    /// How many real oneofs there are.
+    pub oneofs: u32,
+}
+
+/// One field.
+#[derive(Debug)]
+pub struct Field {
+    pub name: Box<str>,
+    /// `"name":`, ready to be printed.
+    pub key: Box<[u8]>,
+    pub number: u32,
+    pub kind: Kind,
+    pub label: Label,
+    /// The real oneof it belongs to.
+    pub oneof: Option<u32>,
+}
+
+/// How often a field occurs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Label {
+    /// At most once, and its absence means something (`optional`, oneof, message).
+    Optional,
+    /// At most once; absent is the default.
+    Plain,
+    /// Any number of times.
+    Repeated {
+        /// One length-delimited run on the wire.
+        packed: bool,
+    },
+    /// A map with keys of this kind; the field's `kind` is that of the values.
+    Map(Kind),
+}
+
+/// What a field holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the scalar types of protobuf")]
+pub enum Kind {
+    Double,
+    Float,
+    Int32,
+    Int64,
+    Uint32,
+    Uint64,
+    Sint32,
+    Sint64,
+    Fixed32,
+    Fixed64,
+    Sfixed32,
+    Sfixed64,
+    Bool,
+    String,
+    Bytes,
+    Enum(EnumId),
+    Message(MessageId),
+}
+
+/// One enum type.
+#[derive(Debug)]
+pub struct Enum {
+    pub name: String,
+    numbers: HashMap<Box<str>, i32>,
+    names: HashMap<i32, Box<str>>,
+    /// `google.protobuf.NullValue`, which is `null` in JSON.
+    pub is_null: bool,
+}
+
+/// A field by its way from a message: `customer.id`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldPath(pub(super) Vec<u32>);
+
+impl Tables {
+    /// The tables of every message in a pool.
+    pub fn new(pool: &DescriptorPool) -> Self {
+        let descriptors: Vec<MessageDescriptor> = pool.all_messages().collect();
+        let enums: Vec<EnumDescriptor> = pool.all_enums().collect();
+        let by_name: HashMap<String, MessageId> = descriptors.iter().enumerate().map(|(index, message)| (message.full_name().to_owned(), MessageId(index as u32))).collect();
+        let enum_ids: HashMap<String, EnumId> = enums.iter().enumerate().map(|(index, one)| (one.full_name().to_owned(), EnumId(index as u32))).collect();
+        let ids = Ids { messages: &by_name, enums: &enum_ids };
+        let messages = descriptors.into_iter().map(|descriptor| Message::new(descriptor, &ids)).collect();
+        Tables { messages, enums: enums.iter().map(Enum::new).collect(), by_name }
+    }
+
+    /// The message with this full name.
+    pub fn id(&self, full_name: &str) -> Option<MessageId> {
+        self.by_name.get(full_name).copied()
+    }
+
+    pub(super) fn message(&self, MessageId(index): MessageId) -> &Message {
+        &self.messages[index as usize]
+    }
+
+    pub(super) fn enumeration(&self, EnumId(index): EnumId) -> &Enum {
+        &self.enums[index as usize]
+    }
+
+    /// The full name of a message.
+    pub fn name(&self, id: MessageId) -> &str {
+        self.message(id).descriptor.full_name()
+    }
+
+    /// The way to a field by its dotted names; None if a step of it does not exist.
+    pub fn path(&self, from: MessageId, dotted: &str) -> Option<FieldPath> {
+        let mut message = self.message(from);
+        let mut steps = Vec::new();
+        let mut names = dotted.split('.').peekable();
+        while let Some(name) = names.next() {
+            let index = *message.names.get(name)?;
+            let field = message.fields.get(index as usize)?;
+            steps.push(index);
+            if names.peek().is_some() {
+                let (Kind::Message(next), Label::Optional) = (field.kind, field.label) else { return None };
+                message = self.message(next);
+            }
+        }
+        Some(FieldPath(steps))
+    }
+
+    /// What the field at the end of a way is: number, kind and how often it occurs.
+    pub fn at(&self, from: MessageId, path: &FieldPath) -> Option<(u32, Kind, Label)> {
+        let mut message = self.message(from);
+        let (last, way) = path.0.split_last()?;
+        for index in way {
+            let Kind::Message(next) = message.fields.get(*index as usize)?.kind else { return None };
+            message = self.message(next);
+        }
+        message.fields.get(*last as usize).map(|field| (field.number, field.kind, field.label))
+    }
+}
+
+struct Ids<'a> {
+    messages: &'a HashMap<String, MessageId>,
+    enums: &'a HashMap<String, EnumId>,
+}
+
+impl Message {
+    fn new(descriptor: MessageDescriptor, ids: &Ids) -> Self {
+        let mut fields: Vec<FieldDescriptor> = descriptor.fields().collect();
+        fields.sort_by_key(FieldDescriptor::number);
+        let mut names = HashMap::new();
+        for (index, field) in fields.iter().enumerate() {
+            names.insert(field.json_name().into(), index as u32);
+        }
+        for (index, field) in fields.iter().enumerate() {
+            names.insert(field.name().into(), index as u32);
+        }
+        let real: Vec<_> = descriptor.oneofs().filter(|oneof| !oneof.is_synthetic()).collect();
+        let shape = Shape::of(descriptor.full_name());
+        let fields = fields.iter().map(|field| Field::new(field, ids, &real)).collect();
+        Message { shape, fields, names, oneofs: real.len() as u32, descriptor }
+    }
+
+    /// The place of the field with this number; `hint` is where it probably is.
+    pub fn by_number(&self, number: u32, hint: usize) -> Option<usize> {
+        if self.fields.get(hint).is_some_and(|field| field.number == number) {
+            return Some(hint);
+        }
+        self.fields.binary_search_by_key(&number, |field| field.number).ok()
+    }
+
+    /// The place of the field with this name; `hint` is where it probably is.
+    pub fn by_name(&self, name: &str, hint: usize) -> Option<usize> {
+        if self.fields.get(hint).is_some_and(|field| *field.name == *name) {
+            return Some(hint);
+        }
+        self.names.get(name).map(|index| *index as usize)
+    }
+}
+
+impl Shape {
+    fn of(full_name: &str) -> Shape {
+        match full_name {
+            "google.protobuf.Struct" => Shape::Struct,
+            "google.protobuf.Value" => Shape::Value,
+            "google.protobuf.ListValue" => Shape::List,
+            "google.protobuf.Any"
+            | "google.protobuf.Timestamp"
+            | "google.protobuf.Duration"
+            | "google.protobuf.FieldMask"
+            | "google.protobuf.DoubleValue"
+            | "google.protobuf.FloatValue"
+            | "google.protobuf.Int64Value"
+            | "google.protobuf.UInt64Value"
+            | "google.protobuf.Int32Value"
+            | "google.protobuf.UInt32Value"
+            | "google.protobuf.BoolValue"
+            | "google.protobuf.StringValue"
+            | "google.protobuf.BytesValue" => Shape::WellKnown,
+            _ => Shape::Plain,
+        }
+    }
+}
+
+impl Field {
+    fn new(field: &FieldDescriptor, ids: &Ids, real: &[prost_reflect::OneofDescriptor]) -> Self {
+        let (kind, label) = match field.kind() {
+            prost_reflect::Kind::Message(entry) if field.is_map() => {
+                let key = Kind::of(&entry.map_entry_key_field().kind(), ids);
+                (Kind::of(&entry.map_entry_value_field().kind(), ids), Label::Map(key))
+            }
+            kind if field.is_list() => (Kind::of(&kind, ids), Label::Repeated { packed: field.is_packed() }),
+            kind if field.supports_presence() => (Kind::of(&kind, ids), Label::Optional),
+            kind => (Kind::of(&kind, ids), Label::Plain),
+        };
+        let oneof = field.containing_oneof().and_then(|oneof| real.iter().position(|one| *one == oneof));
+        Field {
+            name: field.name().into(),
+            key: format!("\"{}\":", field.name()).into_bytes().into(),
+            number: field.number(),
+            kind,
+            label,
+            oneof: oneof.map(|index| index as u32),
+        }
+    }
+}
+
+impl Kind {
+    fn of(kind: &prost_reflect::Kind, ids: &Ids) -> Kind {
+        use prost_reflect::Kind as Of;
+        match kind {
+            Of::Double => Kind::Double,
+            Of::Float => Kind::Float,
+            Of::Int32 => Kind::Int32,
+            Of::Int64 => Kind::Int64,
+            Of::Uint32 => Kind::Uint32,
+            Of::Uint64 => Kind::Uint64,
+            Of::Sint32 => Kind::Sint32,
+            Of::Sint64 => Kind::Sint64,
+            Of::Fixed32 => Kind::Fixed32,
+            Of::Fixed64 => Kind::Fixed64,
+            Of::Sfixed32 => Kind::Sfixed32,
+            Of::Sfixed64 => Kind::Sfixed64,
+            Of::Bool => Kind::Bool,
+            Of::String => Kind::String,
+            Of::Bytes => Kind::Bytes,
+            // Every type of a pool is in the pool; the first entry never stands in for another.
+            Of::Enum(one) => Kind::Enum(ids.enums.get(one.full_name()).copied().unwrap_or(EnumId(0))),
+            Of::Message(one) => Kind::Message(ids.messages.get(one.full_name()).copied().unwrap_or(MessageId(0))),
+        }
+    }
+
+    /// The wire type of a single value.
+    pub(super) fn wire_type(self) -> u8 {
+        match self {
+            Kind::Double | Kind::Fixed64 | Kind::Sfixed64 => super::wire::FIXED64,
+            Kind::Float | Kind::Fixed32 | Kind::Sfixed32 => super::wire::FIXED32,
+            Kind::String | Kind::Bytes | Kind::Message(_) => super::wire::BYTES,
+            _ => super::wire::VARINT,
+        }
+    }
+}
+
+impl Enum {
+    fn new(descriptor: &EnumDescriptor) -> Self {
+        let mut names = HashMap::new();
+        for value in descriptor.values() {
+            // With aliases the first name is the one that is printed.
+            names.entry(value.number()).or_insert_with(|| value.name().into());
+        }
+        Enum {
+            name: descriptor.full_name().to_owned(),
+            numbers: descriptor.values().map(|value| (value.name().into(), value.number())).collect(),
+            names,
+            is_null: descriptor.full_name() == "google.protobuf.NullValue",
+        }
+    }
+
+    pub fn number(&self, name: &str) -> Option<i32> {
+        self.numbers.get(name).copied()
+    }
+
+    pub fn name_of(&self, number: i32) -> Option<&str> {
+        self.names.get(&number).map(AsRef::as_ref)
+    }
+}

@@ -1,0 +1,166 @@
+//! Checks access tokens.
+use std::fmt;
+use std::sync::Arc;
+
+use jsonwebtoken::{Algorithm, Validation};
+use moka::policy::EvictionPolicy;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use tonic::Status;
+use weft_core::{Clock, Reason};
+
+use crate::keys::{KeySet, NoKey};
+use crate::{AUDIENCE, Claims, ISSUER, Keys, Revocations};
+
+/// Longer tokens are refused unread, in bytes. Ours have about 500.
+const MAX_TOKEN_BYTES: usize = 8 * 1024;
+/// Verified tokens that are remembered. One takes about 1 KiB.
+const MAX_VERIFIED: u64 = 20_000;
+/// How far identity's clock may be ahead of ours, in seconds.
+const CLOCK_SKEW_S: i64 = 30;
+
+/// Checks access tokens. Cheap to clone; clones share one cache.
+///
+/// A token that was verified once is remembered by its SHA-256 until it expires, its session ends or its key
+/// is withdrawn; recognising it costs a hash and a look-up instead of a signature check.
+#[derive(Clone)]
+pub struct Verifier(Arc<Inner>);
+
+struct Inner {
+    keys: Keys,
+    revocations: Revocations,
+    clock: Clock,
+    validation: Validation,
+    verified: moka::sync::Cache<[u8; 32], Verified>,
+}
+
+#[derive(Clone)]
+struct Verified {
+    claims: Arc<Claims>,
+    keys: Arc<KeySet>,
+}
+
+/// The claims as they are on the wire.
+#[derive(Deserialize)]
+struct Wire {
+    #[serde(flatten)]
+    claims: Claims,
+    nbf: Option<i64>,
+}
+
+impl Verifier {
+    /// A verifier of tokens signed with one of `keys`, whose session is not in `revocations`.
+    pub fn new(keys: Keys, revocations: Revocations, clock: Clock) -> Verifier {
+        // Least recently used, so that tokens which have expired make room for new ones.
+        let verified = moka::sync::Cache::builder()
+            .max_capacity(MAX_VERIFIED)
+            .eviction_policy(EvictionPolicy::lru())
+            .build();
+        Verifier(Arc::new(Inner {
+            keys,
+            revocations,
+            clock,
+            validation: signature_only(),
+            verified,
+        }))
+    }
+
+    /// The claims of a token.
+    ///
+    /// Errors: UNAUTHENTICATED, one and the same whatever is wrong with the token; UNAVAILABLE if no keys are
+    /// held and identity cannot be reached.
+    pub async fn verify(&self, token: &str) -> Result<Arc<Claims>, Status> {
+        let inner = &*self.0;
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(not_valid());
+        }
+        inner.keys.freshen(&inner.clock).await;
+        let digest = <[u8; 32]>::from(Sha256::digest(token));
+        if let Some(known) = inner.verified.get(&digest) {
+            if inner.keys.is_current(&known.keys) {
+                return inner.still_good(known.claims);
+            }
+            inner.verified.invalidate(&digest);
+        }
+        let verified = inner.check(token).await?;
+        let claims = inner.still_good(verified.claims.clone())?;
+        inner.verified.insert(digest, verified);
+        Ok(claims)
+    }
+}
+
+impl Inner {
+    /// Everything about a token that does not change later.
+    async fn check(&self, token: &str) -> Result<Verified, Status> {
+        let header = jsonwebtoken::decode_header(token).map_err(|_| not_valid())?;
+        let kid = header
+            .kid
+            .filter(|_| header.alg == Algorithm::EdDSA && header.crit.is_none());
+        let kid = kid.ok_or_else(not_valid)?;
+        let keys = self
+            .keys
+            .find(&kid, &self.clock)
+            .await
+            .map_err(|missing| match missing {
+                NoKey::Unknown => not_valid(),
+                NoKey::Unavailable => {
+                    Reason::Unavailable.status("tokens cannot be checked right now, try again")
+                }
+            })?;
+        let key = keys.get(&kid).ok_or_else(not_valid)?;
+        let wire = jsonwebtoken::decode::<Wire>(token, key, &self.validation)
+            .map_err(|_| not_valid())?
+            .claims;
+        let now_s = self.clock.now_ms().div_euclid(1000);
+        let claims = wire.claims;
+        let good = claims.iss == ISSUER
+            && claims.aud == AUDIENCE
+            && ![&claims.sub, &claims.prd, &claims.sid]
+                .into_iter()
+                .any(String::is_empty)
+            && claims.iat <= now_s.saturating_add(CLOCK_SKEW_S)
+            && wire
+                .nbf
+                .is_none_or(|nbf| nbf <= now_s.saturating_add(CLOCK_SKEW_S));
+        if good {
+            Ok(Verified {
+                claims: Arc::new(claims),
+                keys,
+            })
+        } else {
+            Err(not_valid())
+        }
+    }
+
+    /// What may change between two calls with the same token.
+    fn still_good(&self, claims: Arc<Claims>) -> Result<Arc<Claims>, Status> {
+        let expired = self.clock.now_ms().div_euclid(1000) >= claims.exp;
+        if expired || self.revocations.contains(&claims.sid) {
+            Err(not_valid())
+        } else {
+            Ok(claims)
+        }
+    }
+}
+
+impl fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verifier")
+            .field("keys", &self.0.keys)
+            .finish_non_exhaustive()
+    }
+}
+
+/// jsonwebtoken checks algorithm and signature; claims are ours to check, because times come from [`Clock`].
+fn signature_only() -> Validation {
+    let mut validation = Validation::new(Algorithm::EdDSA);
+    validation.required_spec_claims.clear();
+    validation.validate_exp = false;
+    validation.validate_aud = false;
+    validation
+}
+
+/// The same for everything that can be wrong with a token: a forger learns nothing from it.
+pub(crate) fn not_valid() -> Status {
+    Reason::Unauthenticated.status("the access token is not valid")
+}

@@ -1,0 +1,4 @@
+//! The same promises kept in process and over Redis, and what a replica does when Redis fails.
+mod conformance;
+mod outage;
+mod shared;

@@ -1,0 +1,123 @@
+//! A database that is away, comes back, hangs, or was never there.
+use std::time::{Duration, Instant};
+
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use weft_db::{Db, DbError, sql};
+use weft_testing::{eventually, postgres};
+
+use super::{Place, on_both, options, refusal};
+
+async fn says_one(db: &Db) -> Result<bool, DbError> {
+    sql("SELECT TRUE").one(db).await
+}
+
+on_both! {
+    async fn a_database_that_runs_answers_a_ping(place: Place) {
+        let db = place.open().await;
+        db.ping().await.unwrap();
+        db.close().await;
+        assert!(db.ping().await.unwrap_err().is_unavailable());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopped_postgresql_is_unavailable_at_once_and_used_again_when_it_is_back() {
+    let server = postgres::Postgres::start().await;
+    let db = Db::connect(&options(server.database().await)).await.unwrap();
+    assert!(says_one(&db).await.unwrap());
+
+    server.pause().await;
+    for _ in 0..3 {
+        let asked = Instant::now();
+        let error = says_one(&db).await.unwrap_err();
+        assert!(error.is_unavailable(), "{error:?}");
+        assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+    }
+    let nothing: Result<(), DbError> = db.write("away", async |_: weft_db::Tx| Ok(())).await;
+    assert!(nothing.unwrap_err().is_unavailable());
+
+    server.resume().await;
+    eventually("an answer", Duration::from_secs(5), async || says_one(&db).await.is_ok()).await;
+}
+
+/// Idle connections are tried before they are used, so nobody notices a restart that is over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_of_postgresql_between_two_calls_is_not_noticed() {
+    let server = postgres::Postgres::start().await;
+    let db = Db::connect(&options(server.database().await)).await.unwrap();
+    futures_util::future::join_all((0..8).map(|_| says_one(&db))).await;
+    server.pause().await;
+    tokio::time::sleep(Duration::from_millis(1_000)).await;
+    server.resume().await;
+    for _ in 0..10 {
+        assert!(says_one(&db).await.unwrap());
+    }
+}
+
+/// A machine that is cut off does not refuse: it says nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_postgresql_fails_a_ping_within_its_second() {
+    let url = postgres::shared().await.database().await;
+    let server = format!("127.0.0.1:{}", postgres::shared().await.port());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = listener.local_addr().unwrap().to_string();
+    let mut forwarding = JoinSet::new();
+    let db_url = url.replace(&server, &proxy);
+    forwarding.spawn(async move {
+        let (mut client, _) = listener.accept().await.unwrap();
+        let mut upstream = TcpStream::connect(&server).await.unwrap();
+        copy_bidirectional(&mut client, &mut upstream).await.ok();
+        // From here on connections are taken and not answered.
+        let mut held = Vec::new();
+        loop {
+            held.push(listener.accept().await);
+        }
+    });
+    let db = Db::connect(&options(db_url)).await.unwrap();
+    let asked = Instant::now();
+    assert!(db.ping().await.unwrap_err().is_unavailable());
+    assert!(asked.elapsed() < Duration::from_millis(1_300), "{:?}", asked.elapsed());
+}
+
+#[tokio::test]
+async fn a_postgresql_that_is_not_there_is_named_without_the_password() {
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let error = refusal(&options(format!("postgres://weft:secret@127.0.0.1:{free}/x"))).await;
+    assert_eq!(error.to_string(), format!("postgresql at 127.0.0.1:{free} cannot be reached, check that it runs and the url"));
+    assert!(!format!("{error:?}").contains("secret"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_does_not_exist_is_named() {
+    let port = postgres::shared().await.port();
+    let error = refusal(&options(format!("postgres://weft:secret@127.0.0.1:{port}/nowhere"))).await;
+    let expected = format!("postgresql at 127.0.0.1:{port} refused the connection, check the user, the password and the database in the url");
+    assert_eq!(error.to_string(), expected);
+    assert!(!format!("{error:?}").contains("secret"));
+}
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_made_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("file"), "not a folder").unwrap();
+    let path = folder.path().join("file/below/x.db");
+    let error = refusal(&options(format!("sqlite://{}", path.display()))).await;
+    let expected = format!("the sqlite file {} cannot be opened, check that its folder is writable", path.display());
+    assert_eq!(error.to_string(), expected);
+}
+
+#[tokio::test]
+async fn urls_of_other_kinds_are_refused() {
+    for (url, part) in [
+        ("", "must begin with sqlite:// or postgres://"),
+        ("mysql://localhost/x", "must begin with sqlite:// or postgres://"),
+        ("sqlite::memory:", "name a file"),
+        ("sqlite:///tmp/x.db?mode=never", "the sqlite url is not valid"),
+        ("postgres://localhost:notaport/x", "the postgres url is not valid"),
+    ] {
+        let error = refusal(&options(url.to_owned())).await;
+        assert!(error.to_string().contains(part), "{url}: {error}");
+    }
+}

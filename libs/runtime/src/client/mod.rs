@@ -1,0 +1,125 @@
+//! Calls to other servers: what happens between a generated client and a connection.
+//!
+//! From the outside in: metrics (a call counts once, however often it is sent), retry, deadline (each attempt
+//! gets what is left), service token, channel.
+mod attempt;
+mod connector;
+mod measure;
+mod replay;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use tonic::Status;
+use tonic::body::Body;
+use tonic::transport::{ClientTlsConfig, Endpoint};
+use tower::retry::budget::{Budget, TpsBudget};
+use tower::service_fn;
+use tower::util::BoxCloneSyncService;
+use tracing::{Instrument, Span};
+use weft_auth::ServiceKey;
+use weft_core::Reason;
+use weft_proto::Channel;
+
+use crate::methods::{Method, methods};
+use crate::rpc_metrics::RpcMetrics;
+use crate::{MeshConfig, RuntimeError, telemetry};
+use attempt::{Attempt, Deadline, is_unavailable};
+use measure::Measured;
+use replay::Replay;
+
+/// Retries are at most this part of the calls …
+const RETRY_SHARE: f32 = 0.2;
+/// … but a few in a second are always allowed.
+const RETRIES_PER_S: u32 = 3;
+/// How long a call counts for its part of a retry.
+const RETRY_WINDOW: Duration = Duration::from_secs(10);
+/// A connection that is silent for this long is asked whether it still lives …
+const PING_EVERY: Duration = Duration::from_secs(5);
+/// … and closed without an answer in this time. Longer than a busy peer may pause.
+const PING_CAP: Duration = Duration::from_secs(5);
+
+/// Whom to call and as whom.
+pub(crate) struct Target {
+    /// The other's name, for messages and as audience of the service token.
+    pub name: Arc<str>,
+    /// What we prove ourselves with. None: to a stranger.
+    pub key: Option<ServiceKey>,
+    /// Where calls are counted.
+    pub metrics: Arc<RpcMetrics>,
+}
+
+/// A channel to `target` at `url`. Nothing is connected yet.
+pub(crate) fn connect(target: Target, url: &str, config: &MeshConfig) -> Result<Channel, RuntimeError> {
+    let wrong = |source| RuntimeError::Url { name: target.name.to_string(), source };
+    let connect_timeout = Duration::from_millis(config.weft_connect_timeout_ms);
+    // Twice: once for TCP, see the connector, once for TLS.
+    let mut endpoint = Endpoint::from_shared(url.to_owned()).map_err(wrong)?.connect_timeout(connect_timeout * 2);
+    if endpoint.uri().scheme_str() == Some("https") {
+        endpoint = endpoint.tls_config(ClientTlsConfig::new().with_native_roots()).map_err(wrong)?;
+    }
+    if target.key.is_some() {
+        // Only within the mesh: other servers may take pings for an attack.
+        endpoint = endpoint.http2_keep_alive_interval(PING_EVERY).keep_alive_timeout(PING_CAP).keep_alive_while_idle(true);
+    }
+    let channel = endpoint.connect_with_connector_lazy(connector::connector(Arc::clone(&target.name), connect_timeout));
+    let calls = Arc::new(Calls {
+        budget: TpsBudget::new(RETRY_WINDOW, RETRIES_PER_S, RETRY_SHARE),
+        timeout: config.request_timeout(),
+        attempt: Attempt { name: target.name, key: target.key, channel },
+        metrics: target.metrics,
+    });
+    Ok(BoxCloneSyncService::new(service_fn(move |request| {
+        let calls = Arc::clone(&calls);
+        async move { calls.send(request).await }
+    })))
+}
+
+/// A channel to a service that the configuration does not know.
+pub(crate) fn refuse(name: &'static str) -> Channel {
+    BoxCloneSyncService::new(service_fn(move |_: Request<Body>| async move {
+        Err(Reason::Unavailable.status(format!("{name} is not configured")))
+    }))
+}
+
+struct Calls {
+    metrics: Arc<RpcMetrics>,
+    budget: TpsBudget,
+    timeout: Duration,
+    attempt: Attempt,
+}
+
+impl Calls {
+    async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
+        let method = methods().get(request.uri().path());
+        let measured = Measured::start(Arc::clone(&self.metrics), method);
+        let span = if telemetry::exporting() {
+            tracing::info_span!("call", otel.kind = "client", otel.name = method.name, to = &*self.attempt.name)
+        } else {
+            Span::none()
+        };
+        let outcome = self.send_twice(method, request, &span).instrument(span.clone()).await;
+        measured.answer(outcome)
+    }
+
+    /// Sends the call; a second time if it may be, the peer was away and the budget allows.
+    async fn send_twice(&self, method: &Method, request: Request<Body>, span: &Span) -> Result<Response<Body>, Status> {
+        let deadline = Deadline::of(request.headers(), method, self.timeout);
+        if !method.may_retry {
+            return self.attempt.send(request, &deadline, span).await;
+        }
+        let (parts, body) = request.into_parts();
+        let body = match Replay::read(body).await? {
+            Replay::Whole(body) => body,
+            Replay::TooLarge(body) => return self.attempt.send(Request::from_parts(parts, body), &deadline, span).await,
+        };
+        self.budget.deposit();
+        let first = Request::from_parts(parts.clone(), replay::full(body.clone()));
+        let outcome = self.attempt.send(first, &deadline, span).await;
+        if !is_unavailable(&outcome) || deadline.is_over() || !self.budget.withdraw() {
+            return outcome;
+        }
+        self.attempt.send(Request::from_parts(parts, replay::full(body)), &deadline, span).await
+    }
+}

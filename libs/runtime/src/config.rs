@@ -1,0 +1,197 @@
+//! Configuration from the environment: one flat struct a service, its fields in lower case.
+//!
+//! Every key may also be given as a file (`DATABASE_URL_FILE=/run/secrets/url`), and the keys that the
+//! products spell in two ways (D-34) may be given in either. An empty value is the same as none.
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::fs;
+
+use serde::de::{DeserializeOwned, Deserializer, Error as _, Visitor};
+
+/// Keys with two names: the first is ours.
+const ALIASES: [[&str; 2]; 3] =
+    [["JWT_SECRET", "JWT_SECRET_KEY"], ["ANTHROPIC_API_KEY", "CLAUDE_API_KEY"], ["ENV", "ENVIRONMENT"]];
+
+/// A secret or URL is short; a larger file is a mistake.
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
+
+/// Reads a flat struct from the process's environment.
+///
+/// # Errors
+/// Every mistake, each with the name of its key.
+pub fn load<T: DeserializeOwned>() -> Result<T, ConfigErrors> {
+    // An entry that is not UTF-8 cannot be ours.
+    load_from(std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?))))
+}
+
+/// Reads a flat struct from `variables`, as [`load`] does from the process's environment.
+///
+/// # Errors
+/// Every mistake, each with the name of its key.
+pub fn load_from<T: DeserializeOwned>(variables: impl IntoIterator<Item = (String, String)>) -> Result<T, ConfigErrors> {
+    let variables: HashMap<String, String> = variables.into_iter().filter(|(_, value)| !value.is_empty()).collect();
+    let mut errors = ConfigErrors::default();
+    let mut values = BTreeMap::new();
+    for key in keys_of::<T>() {
+        match read(&variables, &key) {
+            Ok(Some(value)) => drop(values.insert(key, value)),
+            Ok(None) => {}
+            Err(mistake) => errors.push(&key, &mistake),
+        }
+    }
+    parse(values, errors)
+}
+
+/// What is wrong with a configuration: one line a mistake, `KEY: what to do`. Values are never repeated,
+/// they may be secrets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConfigErrors(BTreeMap<String, String>);
+
+impl ConfigErrors {
+    /// Adds a mistake. The first one of a key stays.
+    pub fn push(&mut self, key: &str, mistake: &str) {
+        self.0.entry(key.to_owned()).or_insert_with(|| mistake.to_owned());
+    }
+
+    /// Adds the mistakes of another struct.
+    pub fn merge(&mut self, other: ConfigErrors) {
+        for (key, mistake) in other.0 {
+            self.push(&key, &mistake);
+        }
+    }
+
+    /// Whether nothing is wrong.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The value if nothing is wrong.
+    ///
+    /// # Errors
+    /// The mistakes.
+    pub fn or<T>(self, value: T) -> Result<T, ConfigErrors> {
+        if self.is_empty() { Ok(value) } else { Err(self) }
+    }
+}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (key, mistake)) in self.0.iter().enumerate() {
+            let line_end = if index == 0 { "" } else { "\n" };
+            write!(to, "{line_end}{key}: {mistake}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+/// The value of one key under any of its names, from the environment or a file.
+fn read(variables: &HashMap<String, String>, key: &str) -> Result<Option<String>, String> {
+    let alone = [key];
+    let names = ALIASES.iter().find(|names| names.contains(&key)).map_or(&alone[..], |names| &names[..]);
+    let mut found: Option<(String, String)> = None;
+    for name in names {
+        let file = format!("{name}_FILE");
+        let value = match (variables.get(*name), variables.get(&file)) {
+            (Some(_), Some(_)) => return Err(format!("{name} and {file} are both set: keep one of them")),
+            (Some(value), None) => value.clone(),
+            (None, Some(path)) => content(path).map_err(|mistake| format!("{file}: {mistake}"))?,
+            (None, None) => continue,
+        };
+        match &found {
+            Some((other, first)) if *first != value => {
+                return Err(format!("{other} and {name} are two names of one key and differ: keep one of them"));
+            }
+            _ => found = Some(((*name).to_owned(), value)),
+        }
+    }
+    Ok(found.map(|(_, value)| value))
+}
+
+fn content(path: &str) -> Result<String, String> {
+    let size = fs::metadata(path).map_err(|error| format!("cannot read the file: {error}"))?.len();
+    if size > MAX_FILE_BYTES {
+        return Err(format!("the file is larger than {MAX_FILE_BYTES} bytes"));
+    }
+    let text = fs::read_to_string(path).map_err(|error| format!("cannot read the file: {error}"))?;
+    match text.trim_end_matches(['\r', '\n']) {
+        "" => Err("the file is empty".to_owned()),
+        value => Ok(value.to_owned()),
+    }
+}
+
+/// Lets envy read the struct again and again, each time without the key that was wrong, so that all
+/// mistakes are told at once.
+fn parse<T: DeserializeOwned>(mut values: BTreeMap<String, String>, mut errors: ConfigErrors) -> Result<T, ConfigErrors> {
+    let mut filled = Vec::new();
+    loop {
+        // serde takes one key after the other: the last one taken is the one that it could not use.
+        let last = RefCell::new(None);
+        let mut rest = values.iter();
+        let taken = std::iter::from_fn(|| {
+            let next = rest.next().map(|(key, value)| (key.clone(), value.clone()));
+            last.replace(next.clone());
+            next
+        });
+        let outcome = envy::from_iter::<_, T>(taken);
+        match (outcome, last.into_inner()) {
+            (Ok(value), _) => return errors.or(value),
+            (Err(envy::Error::MissingValue(field)), _) => {
+                let key = field.to_uppercase();
+                errors.push(&key, "is not set");
+                if values.insert(key.clone(), "0".to_owned()).is_some() {
+                    return Err(errors);
+                }
+                filled.push(key);
+            }
+            // Our own filling does not fit: what else may be wrong shows when this is mended.
+            (Err(_), Some((key, _))) if filled.contains(&key) => return Err(errors),
+            (Err(envy::Error::Custom(text)), Some((key, value))) => {
+                let cause = text.split(" while parsing value ").next().unwrap_or_default();
+                errors.push(&key, &cause.replace(&format!("`{value}`"), "value"));
+                values.remove(&key);
+            }
+            (Err(envy::Error::Custom(text)), None) => {
+                errors.push("configuration", &text);
+                return Err(errors);
+            }
+        }
+    }
+}
+
+/// The keys of a struct: its fields in upper case. Only these are looked up, so that nobody else's
+/// `…_FILE` is opened.
+fn keys_of<T: DeserializeOwned>() -> impl Iterator<Item = String> {
+    let mut fields = Fields(&[]);
+    // The outcome is always the error that ends the visit; only the names are of interest.
+    let _ended = T::deserialize(&mut fields);
+    fields.0.iter().map(|field| field.to_uppercase())
+}
+
+/// A deserializer that learns the names of a struct's fields and nothing else.
+struct Fields(&'static [&'static str]);
+
+impl<'de> Deserializer<'de> for &mut Fields {
+    type Error = serde::de::value::Error;
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        fields: &'static [&'static str],
+        _visitor: V,
+    ) -> Result<V::Value, Self::Error> {
+        self.0 = fields;
+        Err(Self::Error::custom("only the names were asked for"))
+    }
+
+    fn deserialize_any<V: Visitor<'de>>(self, _visitor: V) -> Result<V::Value, Self::Error> {
+        Err(Self::Error::custom("a configuration is a flat struct"))
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
+        unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+    }
+}

@@ -1,0 +1,156 @@
+//! Who a service is, whom it calls and what it runs in the background.
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use secrecy::SecretString;
+use weft_auth::{Entitlements, Guard, Keys, Policies, Revocations, ServiceKey, Verifier, follow};
+use weft_core::{Clock, new_id};
+use weft_proto::Channel;
+use weft_proto::billing::v1::entitlement_service_client::EntitlementServiceClient;
+use weft_proto::identity::v1::key_service_client::KeyServiceClient;
+
+use crate::client::{Target, connect, refuse};
+use crate::methods::policies;
+use crate::rpc_metrics::{RpcMetrics, Side};
+use crate::{MeshConfig, RuntimeError, Shutdown, Tasks};
+
+/// One service's place in the mesh. Cheap to clone.
+#[derive(Clone)]
+pub struct Mesh(Arc<Inner>);
+
+struct Inner {
+    service: &'static str,
+    config: MeshConfig,
+    clock: Clock,
+    shutdown: Shutdown,
+    tasks: Tasks,
+    key: ServiceKey,
+    calls: Arc<RpcMetrics>,
+    channels: Mutex<HashMap<&'static str, Channel>>,
+    guard: OnceLock<Guard>,
+}
+
+impl Mesh {
+    /// The place of `service` (`identity`, `billing`, …).
+    pub fn new(service: &'static str, config: MeshConfig, clock: Clock, shutdown: Shutdown) -> Mesh {
+        let key = match &config.weft_service_secret {
+            Some(secret) => ServiceKey::new(secret, service),
+            None => {
+                tracing::warn!(service, "WEFT_SERVICE_SECRET is not set: no other service will let this one in");
+                ServiceKey::new(&secret_of_nobody(), service)
+            }
+        };
+        Mesh(Arc::new(Inner {
+            service,
+            config,
+            clock,
+            shutdown,
+            tasks: Tasks::new(),
+            key,
+            calls: Arc::new(RpcMetrics::new(Side::Client, service)),
+            channels: Mutex::default(),
+            guard: OnceLock::new(),
+        }))
+    }
+
+    /// The service's name.
+    pub fn service(&self) -> &'static str {
+        self.0.service
+    }
+
+    /// What the mesh read from the environment.
+    pub fn config(&self) -> &MeshConfig {
+        &self.0.config
+    }
+
+    /// Where the service takes the time from.
+    pub fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    /// What tells the service to end.
+    pub fn shutdown(&self) -> &Shutdown {
+        &self.0.shutdown
+    }
+
+    /// The service's background work. [`crate::Server::serve`] drains it.
+    pub fn tasks(&self) -> &Tasks {
+        &self.0.tasks
+    }
+
+    /// What the service proves itself with.
+    pub fn service_key(&self) -> ServiceKey {
+        self.0.key.clone()
+    }
+
+    /// The policies of all contracts.
+    pub fn policies(&self) -> Arc<Policies> {
+        Arc::clone(policies())
+    }
+
+    /// The channel to another service of the mesh, by name, at the URL of the configuration. Every call of it
+    /// is counted, has a deadline (its own `grpc-timeout`, else the configured one, which then is sent too),
+    /// carries a service token and the trace, and is sent a second time if its policy allows and the peer was
+    /// away. It connects when first used and again whenever it has to; a peer that is away is UNAVAILABLE
+    /// within a second.
+    ///
+    /// Clones share one connection. Needs the runtime.
+    pub fn channel(&self, to: &'static str) -> Channel {
+        let mut channels = self.0.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        channels.entry(to).or_insert_with(|| self.connect(to)).clone()
+    }
+
+    /// A channel to a server that is not of this mesh, at `url`: the same without a service token, which is
+    /// none of its business. Needs the runtime.
+    ///
+    /// # Errors
+    /// A URL that is none.
+    pub fn foreign_channel(&self, name: &str, url: &str) -> Result<Channel, RuntimeError> {
+        let target = Target { name: name.into(), key: None, metrics: Arc::clone(&self.0.calls) };
+        connect(target, url, &self.0.config)
+    }
+
+    fn connect(&self, to: &'static str) -> Channel {
+        let Some(url) = self.0.config.url_of(to) else {
+            tracing::error!(service = self.0.service, to, "there is no service of this name");
+            return refuse(to);
+        };
+        let target = Target { name: to.into(), key: Some(self.service_key()), metrics: Arc::clone(&self.0.calls) };
+        connect(target, url, &self.0.config).unwrap_or_else(|error| {
+            tracing::error!(service = self.0.service, to, error = %crate::error::chain(&error), "a service cannot be called");
+            refuse(to)
+        })
+    }
+
+    /// Who may call what: tokens checked with identity's keys and against its revocations, which are followed
+    /// in the background from the first call on. Needs the runtime.
+    pub fn guard(&self) -> Guard {
+        let guard = self.0.guard.get_or_init(|| {
+            let keys = KeyServiceClient::new(self.channel("identity"));
+            let revocations = Revocations::new();
+            let (clock, shutdown) = (self.0.clock.clone(), self.0.shutdown.token());
+            self.0.tasks.spawn("revocations", follow(keys.clone(), revocations.clone(), clock, shutdown));
+            self.guard_with(Verifier::new(Keys::remote(keys), revocations, self.0.clock.clone()))
+        });
+        guard.clone()
+    }
+
+    /// The same with a verifier of the service's own: identity has the keys and the revocations itself.
+    pub fn guard_with(&self, verifier: Verifier) -> Guard {
+        let guard = Guard::new(self.policies(), verifier).with_service_key(self.service_key());
+        if self.0.service == "billing" {
+            return guard;
+        }
+        guard.with_entitlements(self.entitlements())
+    }
+
+    /// What plans allow, asked of billing.
+    pub fn entitlements(&self) -> Entitlements {
+        Entitlements::new(EntitlementServiceClient::new(self.channel("billing")), self.0.clock.clone())
+    }
+}
+
+/// A secret that no other process has; four ids are 296 random bits.
+fn secret_of_nobody() -> SecretString {
+    SecretString::from([new_id(), new_id(), new_id(), new_id()].concat())
+}

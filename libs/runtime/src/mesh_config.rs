@@ -1,0 +1,159 @@
+//! What every service of the mesh reads from the environment.
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::de::{Deserializer, Error as _};
+use serde::Deserialize;
+
+/// A key for HMAC-SHA256 must have at least as many bytes as the hash (RFC 7518, 3.2).
+const MIN_SECRET_BYTES: usize = 32;
+
+/// What every service of the mesh reads from the environment; the key of a field is its name in upper case.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+pub struct MeshConfig {
+    /// `ENV` or `ENVIRONMENT`: `dev` (default), `staging`, `prod` or `test`.
+    pub env: Environment,
+    /// `WEFT_LISTEN`: address and port to listen on. Default: the service's own.
+    pub weft_listen: Option<String>,
+    /// `WEFT_SERVICE_SECRET`: what services prove themselves to each other with, the same for all of a mesh,
+    /// at least 32 bytes. Without it no service of another process believes this one.
+    #[serde(deserialize_with = "secret")]
+    pub weft_service_secret: Option<SecretString>,
+    /// `WEFT_IDENTITY_URL`: where identity is. Default `http://127.0.0.1:9001`.
+    #[serde(deserialize_with = "url")]
+    pub weft_identity_url: String,
+    /// `WEFT_BILLING_URL`: where billing is. Default `http://127.0.0.1:9002`.
+    #[serde(deserialize_with = "url")]
+    pub weft_billing_url: String,
+    /// `WEFT_ORCHESTRATOR_URL`: where the orchestrator is. Default `http://127.0.0.1:9003`.
+    #[serde(deserialize_with = "url")]
+    pub weft_orchestrator_url: String,
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT`: where traces go, OTLP over gRPC (`http://jaeger:4317`). Default: nowhere.
+    #[serde(deserialize_with = "optional_url")]
+    pub otel_exporter_otlp_endpoint: Option<String>,
+    /// `WEFT_LOG_FORMAT`: `json`, `pretty`, or `auto` (default): pretty on a terminal, else JSON.
+    pub weft_log_format: LogFormat,
+    /// `RUST_LOG`: what is logged, as tracing's `EnvFilter` reads it. Default `info`.
+    pub rust_log: String,
+    /// `WEFT_REQUEST_TIMEOUT_MS`: a unary call has ended, and a stream has begun, after at most this long.
+    /// Default 30000.
+    #[serde(deserialize_with = "positive")]
+    pub weft_request_timeout_ms: u64,
+    /// `WEFT_MAX_MESSAGE_BYTES`: largest message that a service takes; a service gives it to its generated
+    /// servers (`max_decoding_message_size`). Default 4194304.
+    #[serde(deserialize_with = "positive")]
+    pub weft_max_message_bytes: u64,
+    /// `WEFT_MAX_IN_FLIGHT`: calls that a service works on at once, streams included; more are refused at
+    /// once with UNAVAILABLE. Default 1024.
+    #[serde(deserialize_with = "positive")]
+    pub weft_max_in_flight: u64,
+    /// `WEFT_DRAIN_MS`: how long calls and background work may take to end after a signal. Default 20000.
+    pub weft_drain_ms: u64,
+    /// `WEFT_CONNECT_TIMEOUT_MS`: how long a connection to another service may take. Default 500.
+    #[serde(deserialize_with = "positive")]
+    pub weft_connect_timeout_ms: u64,
+}
+
+impl Default for MeshConfig {
+    fn default() -> Self {
+        MeshConfig {
+            env: Environment::Dev,
+            weft_listen: None,
+            weft_service_secret: None,
+            weft_identity_url: "http://127.0.0.1:9001".to_owned(),
+            weft_billing_url: "http://127.0.0.1:9002".to_owned(),
+            weft_orchestrator_url: "http://127.0.0.1:9003".to_owned(),
+            otel_exporter_otlp_endpoint: None,
+            weft_log_format: LogFormat::Auto,
+            rust_log: "info".to_owned(),
+            weft_request_timeout_ms: 30_000,
+            weft_max_message_bytes: 4 * 1024 * 1024,
+            weft_max_in_flight: 1024,
+            weft_drain_ms: 20_000,
+            weft_connect_timeout_ms: 500,
+        }
+    }
+}
+
+impl MeshConfig {
+    /// The URL of a service of the mesh, by its name.
+    pub fn url_of(&self, service: &str) -> Option<&str> {
+        match service {
+            "identity" => Some(&self.weft_identity_url),
+            "billing" => Some(&self.weft_billing_url),
+            "orchestrator" => Some(&self.weft_orchestrator_url),
+            _ => None,
+        }
+    }
+
+    /// [`MeshConfig::weft_request_timeout_ms`].
+    pub fn request_timeout(&self) -> Duration {
+        Duration::from_millis(self.weft_request_timeout_ms)
+    }
+
+    /// [`MeshConfig::weft_max_message_bytes`], as generated servers take it.
+    pub fn max_message_bytes(&self) -> usize {
+        usize::try_from(self.weft_max_message_bytes).unwrap_or(usize::MAX)
+    }
+
+    /// [`MeshConfig::weft_drain_ms`].
+    pub fn drain_cap(&self) -> Duration {
+        Duration::from_millis(self.weft_drain_ms)
+    }
+}
+
+/// Where a process runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Environment {
+    /// On somebody's own machine.
+    #[default]
+    #[serde(alias = "development")]
+    Dev,
+    /// Like production, without its users.
+    Staging,
+    /// For real.
+    #[serde(alias = "production")]
+    Prod,
+    /// In a test, which may move the clock.
+    Test,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Pretty on a terminal, else JSON.
+    #[default]
+    Auto,
+    /// One JSON object a line.
+    Json,
+    /// For eyes.
+    Pretty,
+}
+
+fn secret<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SecretString>, D::Error> {
+    let secret = SecretString::deserialize(from)?;
+    if secret.expose_secret().len() < MIN_SECRET_BYTES {
+        return Err(D::Error::custom(format!("is too short: use at least {MIN_SECRET_BYTES} random bytes")));
+    }
+    Ok(Some(secret))
+}
+
+fn url<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let text = String::deserialize(from)?;
+    let is_url = text.parse::<http::Uri>().is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some());
+    if is_url { Ok(text) } else { Err(D::Error::custom("is not a URL: write http://host:port or https://host:port")) }
+}
+
+fn optional_url<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    url(from).map(Some)
+}
+
+fn positive<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    match u64::deserialize(from)? {
+        0 => Err(D::Error::custom("must be at least 1")),
+        number => Ok(number),
+    }
+}

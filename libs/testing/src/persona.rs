@@ -1,0 +1,84 @@
+//! People who call the edge as a web client would.
+#![expect(clippy::panic, reason = "a call that gets no answer at all ends the test")]
+use serde_json::{Value, json};
+
+/// A signed-in user of one product.
+#[derive(Clone)]
+pub struct Persona {
+    /// Address of the account.
+    pub email: String,
+    /// Its password.
+    pub password: String,
+    /// What Register answered: `access_token`, `refresh_token`, `expires_at`.
+    pub tokens: Value,
+    client: Client,
+}
+
+/// JSON calls to an edge for one product.
+#[derive(Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    edge: String,
+    product: String,
+}
+
+impl Client {
+    /// Calls `edge` for `product`.
+    pub fn new(edge: &str, product: &str) -> Self {
+        let http = reqwest::Client::builder().build().unwrap_or_else(|error| panic!("{error}"));
+        Client { http, edge: edge.to_owned(), product: product.to_owned() }
+    }
+
+    /// POSTs JSON; the status and the JSON that came back.
+    pub async fn post(&self, path: &str, bearer: Option<&str>, body: &Value) -> (u16, Value) {
+        self.send(self.http.post(format!("{}{path}", self.edge)).json(body), bearer).await
+    }
+
+    /// GETs; the status and the JSON that came back.
+    pub async fn get(&self, path: &str, bearer: Option<&str>) -> (u16, Value) {
+        self.send(self.http.get(format!("{}{path}", self.edge)), bearer).await
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder, bearer: Option<&str>) -> (u16, Value) {
+        let mut request = request.header("x-weft-product", &self.product);
+        if let Some(token) = bearer {
+            request = request.bearer_auth(token);
+        }
+        let answer = request.send().await.unwrap_or_else(|error| panic!("no answer: {error}"));
+        let status = answer.status().as_u16();
+        let text = answer.text().await.unwrap_or_else(|error| panic!("a cut answer: {error}"));
+        (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+}
+
+impl Persona {
+    /// Registers `email` in a product and stays signed in.
+    pub async fn register(edge: &str, product: &str, email: &str) -> Persona {
+        let client = Client::new(edge, product);
+        let password = format!("the password of {email}");
+        let body = json!({"email": email, "password": password});
+        let (status, tokens) = client.post("/api/v1/auth/register", None, &body).await;
+        assert_eq!(status, 200, "register {email}: {tokens}");
+        Persona { email: email.to_owned(), password, tokens, client }
+    }
+
+    /// The access token.
+    pub fn access_token(&self) -> &str {
+        self.tokens["access_token"].as_str().unwrap_or_default()
+    }
+
+    /// The refresh token.
+    pub fn refresh_token(&self) -> &str {
+        self.tokens["refresh_token"].as_str().unwrap_or_default()
+    }
+
+    /// GETs as this person.
+    pub async fn get(&self, path: &str) -> (u16, Value) {
+        self.client.get(path, Some(self.access_token())).await
+    }
+
+    /// POSTs as this person.
+    pub async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        self.client.post(path, Some(self.access_token()), body).await
+    }
+}

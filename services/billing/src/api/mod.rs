@@ -1,0 +1,2 @@
+//! The RPCs: decode, ask the store and the domain, encode.
+pub mod entitlement;

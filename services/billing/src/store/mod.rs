@@ -1,0 +1,3 @@
+//! All SQL of billing.
+pub mod entitlement;
+pub mod plan;

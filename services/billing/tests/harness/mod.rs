@@ -1,0 +1,158 @@
+//! A database, an identity that tells its keys, and one or more billing servers on them.
+mod identity;
+mod node;
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use secrecy::SecretString;
+use tempfile::TempDir;
+use weft_auth::{AUDIENCE, Claims, ISSUER, ServiceKey, Signer};
+use weft_billing::{Config, Error};
+use weft_core::Clock;
+use weft_db::{Db, DbOptions, sql};
+use weft_product::Products;
+use weft_runtime::{Mesh, MeshConfig, Shutdown};
+use weft_testing::postgres;
+
+pub use node::{Headers, Node, reason};
+
+/// What services of these tests prove themselves with.
+const SERVICE_SECRET: &str = "the service secret of the billing tests";
+/// Some time in 2026.
+const NOW_MS: i64 = 1_790_000_000_123;
+
+/// Declares each test twice: on SQLite and on PostgreSQL.
+macro_rules! on_both_databases {
+    ($($test:ident)*) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                super::$test(&crate::harness::World::sqlite().await).await;
+            })*
+        }
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                super::$test(&crate::harness::World::postgres().await).await;
+            })*
+        }
+    };
+}
+pub(crate) use on_both_databases;
+
+/// What billing servers stand on.
+pub struct World {
+    /// What each server is configured with.
+    pub config: Config,
+    /// The tables, as an administrator with an SQL prompt sees them.
+    pub db: Db,
+    signer: Signer,
+    identity_url: String,
+    _folder: Option<TempDir>,
+}
+
+impl World {
+    pub async fn sqlite() -> World {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("billing.db").display());
+        World { _folder: Some(folder), ..World::on(url).await }
+    }
+
+    pub async fn postgres() -> World {
+        World::on(postgres::shared().await.database().await).await
+    }
+
+    pub async fn on(url: String) -> World {
+        let config = Config::new(url.clone());
+        weft_billing::migrate(&config).await.unwrap();
+        let db = Db::connect(&DbOptions { url, schema: "billing", max_connections: 2 }).await.unwrap();
+        let signer = Signer::from_seed("key".into(), &[7; 32]);
+        let identity_url = identity::start(signer.jwk()).await;
+        World { config, db, signer, identity_url, _folder: None }
+    }
+
+    /// A server with the built-in products.
+    pub async fn node(&self) -> Node {
+        self.node_with(Products::builtin()).await
+    }
+
+    /// A server with other products.
+    pub async fn node_with(&self, products: Products) -> Node {
+        Node::start(self.config.clone(), self.mesh(), products).await
+    }
+
+    /// Serves until it fails; for what must be refused.
+    pub async fn refused(&self, config: Config) -> Error {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        weft_billing::serve(config, self.mesh(), Arc::new(Products::builtin()), listener).await.expect_err("it started")
+    }
+
+    /// Puts an account on a plan.
+    pub async fn put(&self, product: &str, user_id: &str, plan: &str) {
+        sql("INSERT INTO accounts (product, user_id, plan) VALUES ($1, $2, $3)")
+            .bind(product)
+            .bind(user_id)
+            .bind(plan)
+            .run(&self.db)
+            .await
+            .unwrap();
+    }
+
+    /// Sets a limit as an administrator does.
+    pub async fn edit_limit(&self, product: &str, plan: &str, name: &str, value: Option<i64>) {
+        let changed = sql("UPDATE plan_values SET value = $4 WHERE product = $1 AND plan = $2 AND kind = 'limit' AND name = $3")
+            .bind(product)
+            .bind(plan)
+            .bind(name)
+            .bind(value)
+            .run(&self.db)
+            .await;
+        assert_eq!(changed.unwrap(), 1);
+    }
+
+    /// An access token that identity could have given out.
+    pub fn access_token(&self, product: &str, user_id: &str, roles: &[&str]) -> String {
+        let iat = NOW_MS / 1000;
+        self.signer.mint(&Claims {
+            iss: ISSUER.into(),
+            aud: AUDIENCE.into(),
+            sub: user_id.into(),
+            prd: product.into(),
+            sid: "session".into(),
+            email: String::new(),
+            roles: roles.iter().map(|role| (*role).to_owned()).collect(),
+            iat,
+            exp: iat + 900,
+        })
+    }
+
+    fn mesh(&self) -> Mesh {
+        let config = MeshConfig {
+            weft_identity_url: self.identity_url.clone(),
+            weft_service_secret: Some(SERVICE_SECRET.into()),
+            weft_drain_ms: 2_000,
+            ..MeshConfig::default()
+        };
+        Mesh::new("billing", config, Clock::manual(NOW_MS), Shutdown::new())
+    }
+}
+
+/// The key of another service of the mesh.
+pub fn service(name: &'static str) -> ServiceKey {
+    ServiceKey::new(&SecretString::from(SERVICE_SECRET), name)
+}
+
+/// The built-in products, one of them with its manifest's text changed.
+pub fn products_with(slug: &str, changes: &[(&str, &str)]) -> Products {
+    let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../products");
+    let mut text = fs::read_to_string(manifests.join(format!("{slug}.toml"))).unwrap();
+    for (from, to) in changes {
+        assert!(text.contains(from), "the manifest has no {from}");
+        text = text.replacen(from, to, 1);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("changed.toml"), text).unwrap();
+    Products::load(Some(folder.path())).unwrap()
+}

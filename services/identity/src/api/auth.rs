@@ -1,0 +1,126 @@
+//! `AuthService`.
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+use weft_auth::{Caller, Claims};
+use weft_db::Tx;
+use weft_proto::identity::v1::auth_service_server::AuthService;
+use weft_proto::identity::v1::{
+    AuthTokens, GetMeRequest, LoginRequest, LogoutRequest, LogoutResponse, RefreshRequest,
+    RegisterRequest, UserProfile,
+};
+
+use super::{Identity, revoke};
+use crate::domain::session::EndReason;
+use crate::domain::token::AccessTimes;
+use crate::error::Error;
+use crate::store::account::{ProfileRow, account_profile};
+use crate::store::audit::{AuditEvent, AuditKind, audit_insert};
+use crate::store::session::session_end;
+use crate::store::token::token_mark_seen;
+
+/// The service behind `weft.identity.v1.AuthService`.
+pub struct AuthApi(pub Arc<Identity>);
+
+#[tonic::async_trait]
+impl AuthService for AuthApi {
+    async fn register(
+        &self,
+        request: Request<RegisterRequest>,
+    ) -> Result<Response<AuthTokens>, Status> {
+        let caller = Caller::of(&request)?;
+        Ok(Response::new(
+            self.0.register(&caller, request.into_inner()).await?,
+        ))
+    }
+
+    async fn login(&self, request: Request<LoginRequest>) -> Result<Response<AuthTokens>, Status> {
+        let caller = Caller::of(&request)?;
+        Ok(Response::new(
+            self.0.login(&caller, request.into_inner()).await?,
+        ))
+    }
+
+    async fn refresh(
+        &self,
+        request: Request<RefreshRequest>,
+    ) -> Result<Response<AuthTokens>, Status> {
+        let caller = Caller::of(&request)?;
+        Ok(Response::new(
+            self.0.refresh(&caller, request.into_inner()).await?,
+        ))
+    }
+
+    async fn logout(
+        &self,
+        request: Request<LogoutRequest>,
+    ) -> Result<Response<LogoutResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        self.0.logout(&caller, caller.user()?).await?;
+        Ok(Response::new(LogoutResponse { ok: true }))
+    }
+
+    async fn get_me(
+        &self,
+        request: Request<GetMeRequest>,
+    ) -> Result<Response<UserProfile>, Status> {
+        let caller = Caller::of(&request)?;
+        let claims = caller.user()?;
+        let plan = self.0.entitlements.of(&claims.prd, &claims.sub);
+        let (row, plan) = tokio::join!(self.0.profile(claims), plan);
+        let row = row?;
+        Ok(Response::new(UserProfile {
+            id: claims.sub.clone(),
+            email: row.email,
+            tier: plan?.plan.clone(),
+            product: claims.prd.clone(),
+            created_at: row.created_at,
+        }))
+    }
+}
+
+impl Identity {
+    /// Ends the caller's session. Ending it again changes nothing.
+    async fn logout(&self, caller: &Caller, claims: &Claims) -> Result<(), Error> {
+        let now_ms = self.clock.now_ms();
+        let event = AuditEvent {
+            product: &claims.prd,
+            kind: AuditKind::Logout,
+            account_id: Some(&claims.sub),
+            session_id: Some(&claims.sid),
+            request_id: &caller.request_id,
+            at: now_ms,
+        };
+        let revoked = self
+            .db
+            .write("logout", async |tx: Tx| {
+                if !session_end(&tx, &claims.prd, &claims.sid, EndReason::Logout, now_ms).await? {
+                    return Ok::<_, Error>(None);
+                }
+                audit_insert(&tx, &event).await?;
+                Ok(Some(revoke(&tx, &claims.prd, &claims.sid).await?))
+            })
+            .await?;
+        if let Some(until_ms) = revoked {
+            self.revocations.insert(claims.sid.as_str(), until_ms);
+        }
+        Ok(())
+    }
+
+    /// The account behind an access token: one read. Only the first sight of a token is written down, for
+    /// Refresh to know that the answer which carried it did arrive.
+    async fn profile(&self, claims: &Claims) -> Result<ProfileRow, Error> {
+        let access = AccessTimes {
+            issued: claims.iat,
+            expires: claims.exp,
+        };
+        let row = account_profile(&self.db, &claims.prd, &claims.sid, &claims.sub, access).await?;
+        let row = row
+            .filter(|row| row.ended_at.is_none() && row.revoked_at.is_none())
+            .ok_or(Error::InvalidAccessToken)?;
+        if let (Some(hash), None) = (&row.hash, row.access_seen_at) {
+            token_mark_seen(&self.db, &claims.prd, hash, self.clock.now_ms()).await?;
+        }
+        Ok(row)
+    }
+}

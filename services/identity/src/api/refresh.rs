@@ -1,0 +1,204 @@
+//! Refresh: one transaction that holds the session's lock from its first statement to its commit.
+use prost::Message;
+use weft_auth::Caller;
+use weft_db::Tx;
+use weft_product::Product;
+use weft_proto::identity::v1::{AuthTokens, RefreshRequest};
+
+use super::{Identity, Issued, revoke};
+use crate::domain::session::{EndReason, Presented, Session, Verdict, judge};
+use crate::domain::token::RefreshToken;
+use crate::error::Error;
+use crate::store::account::account_of_session;
+use crate::store::audit::{AuditEvent, AuditKind, audit_insert};
+use crate::store::session::{session_end, session_lock_by_token};
+use crate::store::token::{
+    Exchange, token_consume, token_exchange_again, token_presented, token_withdraw,
+};
+
+/// One presented token.
+struct Attempt<'a> {
+    product: &'a Product,
+    token: RefreshToken,
+    hash: String,
+    now_ms: i64,
+    request_id: &'a str,
+}
+
+/// What the transaction came to. A replay is an outcome and no error: its session must end, so it must commit.
+enum Outcome {
+    Tokens(AuthTokens),
+    Replayed { session_id: String, until_ms: i64 },
+}
+
+impl Identity {
+    /// Exchanges a refresh token for the next pair.
+    pub(super) async fn refresh(
+        &self,
+        caller: &Caller,
+        request: RefreshRequest,
+    ) -> Result<AuthTokens, Error> {
+        let product = self.product(caller)?;
+        let token =
+            RefreshToken::parse(&request.refresh_token).ok_or(Error::InvalidRefreshToken)?;
+        let hash = self.secrets.refresh_hash(&token);
+        let attempt = Attempt {
+            product,
+            token,
+            hash,
+            now_ms: self.clock.now_ms(),
+            request_id: &caller.request_id,
+        };
+        match self
+            .db
+            .write("refresh", async |tx: Tx| {
+                self.refresh_in(&tx, &attempt).await
+            })
+            .await?
+        {
+            Outcome::Tokens(tokens) => Ok(tokens),
+            Outcome::Replayed {
+                session_id,
+                until_ms,
+            } => {
+                tracing::warn!(
+                    session_id,
+                    "a refresh token was used twice, its session was ended"
+                );
+                self.revocations.insert(session_id, until_ms);
+                Err(Error::RefreshReused)
+            }
+        }
+    }
+
+    async fn refresh_in(&self, tx: &Tx, attempt: &Attempt<'_>) -> Result<Outcome, Error> {
+        let (product, hash) = (attempt.product.slug.as_str(), attempt.hash.as_str());
+        let session = session_lock_by_token(tx, product, hash, attempt.now_ms)
+            .await?
+            .ok_or(Error::InvalidRefreshToken)?;
+        let (presented, sealed) = token_presented(tx, product, hash)
+            .await?
+            .ok_or(Error::InvalidRefreshToken)?;
+        match judge(&session, &presented, attempt.now_ms) {
+            Verdict::Refuse => Err(Error::InvalidRefreshToken),
+            Verdict::Repeat => repeat(attempt, &session, sealed.as_deref()),
+            Verdict::Rotate => self.rotate(tx, attempt, &session, &presented).await,
+            Verdict::Reissue { lost } => {
+                self.reissue(tx, attempt, &session, &presented, &lost).await
+            }
+            Verdict::Replay => replay(tx, attempt, &session).await,
+        }
+    }
+
+    async fn rotate(
+        &self,
+        tx: &Tx,
+        attempt: &Attempt<'_>,
+        session: &Session,
+        presented: &Presented,
+    ) -> Result<Outcome, Error> {
+        let (issued, sealed) = self.successor(tx, attempt, session, presented).await?;
+        let exchange = Exchange {
+            successor: &issued.hash,
+            sealed: &sealed,
+            at: attempt.now_ms,
+        };
+        if !token_consume(tx, &session.product, &attempt.hash, &exchange).await? {
+            return Err(Error::Raced);
+        }
+        Ok(Outcome::Tokens(issued.answer))
+    }
+
+    /// The answer to the exchange was lost: in its place a new pair. If the lost pair turns out to be used after
+    /// all (its access token was seen while we decided), it is a replay.
+    async fn reissue(
+        &self,
+        tx: &Tx,
+        attempt: &Attempt<'_>,
+        session: &Session,
+        presented: &Presented,
+        lost: &str,
+    ) -> Result<Outcome, Error> {
+        if !token_withdraw(tx, &session.product, lost, attempt.now_ms).await? {
+            return replay(tx, attempt, session).await;
+        }
+        let (issued, sealed) = self.successor(tx, attempt, session, presented).await?;
+        let exchange = Exchange {
+            successor: &issued.hash,
+            sealed: &sealed,
+            at: attempt.now_ms,
+        };
+        if !token_exchange_again(tx, &session.product, &attempt.hash, lost, &exchange).await? {
+            return Err(Error::Raced);
+        }
+        Ok(Outcome::Tokens(issued.answer))
+    }
+
+    /// Issues and stores the next pair, and seals it for who presents the same token again.
+    async fn successor(
+        &self,
+        tx: &Tx,
+        attempt: &Attempt<'_>,
+        session: &Session,
+        presented: &Presented,
+    ) -> Result<(Issued, Vec<u8>), Error> {
+        let account = account_of_session(tx, &session.product, &session.account_id).await?;
+        let previous = presented
+            .successor
+            .as_ref()
+            .map_or(presented.access, |lost| lost.access);
+        let issued = self.issue(
+            attempt.product,
+            &account,
+            session,
+            Some(previous),
+            attempt.now_ms,
+        )?;
+        issued.insert(tx, session, attempt.now_ms).await?;
+        let sealed = attempt.token.seal(&session.id, &issued.bytes())?;
+        Ok((issued, sealed))
+    }
+}
+
+/// The same successor again.
+fn repeat(
+    attempt: &Attempt<'_>,
+    session: &Session,
+    sealed: Option<&[u8]>,
+) -> Result<Outcome, Error> {
+    let opened = sealed
+        .and_then(|sealed| attempt.token.open(&session.id, sealed))
+        .ok_or(Error::Seal)?;
+    AuthTokens::decode(opened.as_slice())
+        .map(Outcome::Tokens)
+        .map_err(|_| Error::Seal)
+}
+
+/// Ends the session, everywhere.
+async fn replay(tx: &Tx, attempt: &Attempt<'_>, session: &Session) -> Result<Outcome, Error> {
+    if !session_end(
+        tx,
+        &session.product,
+        &session.id,
+        EndReason::Replay,
+        attempt.now_ms,
+    )
+    .await?
+    {
+        return Err(Error::Raced);
+    }
+    let event = AuditEvent {
+        product: &session.product,
+        kind: AuditKind::RefreshReplay,
+        account_id: Some(&session.account_id),
+        session_id: Some(&session.id),
+        request_id: attempt.request_id,
+        at: attempt.now_ms,
+    };
+    audit_insert(tx, &event).await?;
+    let until_ms = revoke(tx, &session.product, &session.id).await?;
+    Ok(Outcome::Replayed {
+        session_id: session.id.clone(),
+        until_ms,
+    })
+}

@@ -1,0 +1,138 @@
+//! Register and Login.
+use weft_auth::Caller;
+use weft_core::new_id;
+use weft_db::Tx;
+use weft_product::{CredentialKind, Product};
+use weft_proto::identity::v1::{AuthTokens, LoginRequest, RegisterRequest};
+
+use super::Identity;
+use crate::domain::account::{Account, Email};
+use crate::domain::password;
+use crate::domain::session::Session;
+use crate::error::Error;
+use crate::store::account::{account_by_email, account_insert};
+use crate::store::audit::{AuditEvent, AuditKind, audit_insert};
+use crate::store::session::session_insert;
+
+impl Identity {
+    /// Creates an account and its first session.
+    pub(super) async fn register(
+        &self,
+        caller: &Caller,
+        request: RegisterRequest,
+    ) -> Result<AuthTokens, Error> {
+        let product = self.password_product(caller)?;
+        let email = Email::parse(&request.email)?;
+        password::check(&request.password)?;
+        let password_hash = self.hashing.hash(request.password.into()).await?;
+        let now_ms = self.clock.now_ms();
+        let account = Account {
+            product: product.slug.clone(),
+            id: new_id(),
+            email: email.shown.clone(),
+            created_at: now_ms,
+        };
+        let event = AuditEvent {
+            product: &product.slug,
+            kind: AuditKind::Register,
+            account_id: Some(&account.id),
+            session_id: None,
+            request_id: &caller.request_id,
+            at: now_ms,
+        };
+        self.db
+            .write("register", async |tx: Tx| {
+                if !account_insert(&tx, &account, &email, &password_hash).await? {
+                    return Err(Error::EmailTaken);
+                }
+                audit_insert(&tx, &event).await?;
+                self.begin_session(&tx, product, &account, now_ms).await
+            })
+            .await
+    }
+
+    /// Begins a session for who knows the password. An address that nobody has and one that cannot be an address
+    /// take the same way as a wrong password, with the same work.
+    pub(super) async fn login(
+        &self,
+        caller: &Caller,
+        request: LoginRequest,
+    ) -> Result<AuthTokens, Error> {
+        let product = self.password_product(caller)?;
+        if request.email.is_empty() {
+            return Err(Error::Missing("email"));
+        }
+        if request.password.is_empty() {
+            return Err(Error::Missing("password"));
+        }
+        let found = match Email::parse(&request.email) {
+            Ok(email) => account_by_email(&self.db, &product.slug, &email).await?,
+            Err(_) => None,
+        };
+        let stored = found.as_ref().map(|row| row.password_hash.clone());
+        let right = self.hashing.verify(request.password.into(), stored).await?;
+        let now_ms = self.clock.now_ms();
+        match found {
+            Some(row) if right => {
+                let account = Account {
+                    product: product.slug.clone(),
+                    id: row.id,
+                    email: row.email,
+                    created_at: row.created_at,
+                };
+                self.db
+                    .write("login", async |tx: Tx| {
+                        self.begin_session(&tx, product, &account, now_ms).await
+                    })
+                    .await
+            }
+            found => {
+                let event = AuditEvent {
+                    product: &product.slug,
+                    kind: AuditKind::LoginFailed,
+                    account_id: found.as_ref().map(|row| row.id.as_str()),
+                    session_id: None,
+                    request_id: &caller.request_id,
+                    at: now_ms,
+                };
+                audit_insert(&self.db, &event).await?;
+                Err(Error::InvalidCredentials)
+            }
+        }
+    }
+
+    /// The product of the call, if its people sign in by password.
+    fn password_product(&self, caller: &Caller) -> Result<&Product, Error> {
+        let product = self.product(caller)?;
+        let passwords = product
+            .identity
+            .credentials
+            .contains(&CredentialKind::Password);
+        if passwords {
+            Ok(product)
+        } else {
+            Err(Error::PasswordsNotEnabled)
+        }
+    }
+
+    async fn begin_session(
+        &self,
+        tx: &Tx,
+        product: &Product,
+        account: &Account,
+        now_ms: i64,
+    ) -> Result<AuthTokens, Error> {
+        let session = Session {
+            product: product.slug.clone(),
+            id: new_id(),
+            account_id: account.id.clone(),
+            created_at: now_ms,
+            expires_at: now_ms + product.identity.family_ttl_s * 1000,
+            ended_at: None,
+        };
+        session_insert(tx, &session).await?;
+        let issued = self.issue(product, account, &session, None, now_ms)?;
+        issued.insert(tx, &session, now_ms).await?;
+        Ok(issued.answer)
+    }
+}

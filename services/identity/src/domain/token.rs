@@ -1,0 +1,255 @@
+//! Tokens and the keys they stand on.
+//!
+//! A refresh token is 32 random bytes. Stored is only its keyed hash; the pair that it was exchanged for is
+//! kept for ten seconds, sealed under a key that only the token itself gives. An access token is a JWT; its
+//! signing key is sealed in the database under the identity secret.
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chacha20poly1305::aead::{Aead, Payload};
+use chacha20poly1305::{ChaCha20Poly1305, Key, KeyInit as _, Nonce};
+use hmac::{Hmac, KeyInit as _, Mac};
+use secrecy::{ExposeSecret, SecretBox, SecretString};
+use sha2::Sha256;
+use weft_auth::{AUDIENCE, Claims, ISSUER};
+
+use crate::domain::account::Account;
+use crate::domain::session::Session;
+use crate::error::Error;
+
+/// Length of a refresh token as issued: 32 bytes in base64url without padding.
+const REFRESH_TOKEN_BYTES: usize = 43;
+const NONCE_BYTES: usize = 12;
+
+/// What is derived from the identity secret.
+pub struct SecretKeys {
+    /// Names the secret in stored hashes, so that a later one can be told apart.
+    id: String,
+    refresh: SecretBox<[u8; 32]>,
+    signing: SecretBox<[u8; 32]>,
+}
+
+impl SecretKeys {
+    /// Derives one key a purpose (HMAC-SHA-256 of the purpose under the secret).
+    pub fn derive(secret: &SecretString) -> SecretKeys {
+        let derived = |purpose: &str| mac(secret.expose_secret().as_bytes(), purpose.as_bytes());
+        SecretKeys {
+            id: URL_SAFE_NO_PAD.encode(&derived("weft identity v1: key id")[..6]),
+            refresh: SecretBox::new(Box::new(derived("weft identity v1: refresh tokens"))),
+            signing: SecretBox::new(Box::new(derived("weft identity v1: signing keys"))),
+        }
+    }
+
+    /// How a presented refresh token is found: the secret's id and the token's keyed hash.
+    pub fn refresh_hash(&self, token: &RefreshToken) -> String {
+        let hash = mac(
+            self.refresh.expose_secret(),
+            token.0.expose_secret().as_bytes(),
+        );
+        format!("{}.{}", self.id, URL_SAFE_NO_PAD.encode(hash))
+    }
+
+    /// A signing seed as it is stored; bound to its key id.
+    pub fn seal_seed(&self, kid: &str, seed: &[u8; 32]) -> Result<Vec<u8>, Error> {
+        seal(self.signing.expose_secret(), kid.as_bytes(), seed)
+    }
+
+    /// The seed in a stored signing key; nothing if it was sealed under another secret or changed since.
+    pub fn open_seed(&self, kid: &str, sealed: &[u8]) -> Option<[u8; 32]> {
+        open(self.signing.expose_secret(), kid.as_bytes(), sealed)?
+            .try_into()
+            .ok()
+    }
+}
+
+/// A refresh token in plain; only on its way in or out.
+pub struct RefreshToken(SecretString);
+
+impl RefreshToken {
+    /// A new one from the operating system's randomness.
+    pub fn generate() -> Result<RefreshToken, Error> {
+        let mut bytes = [0_u8; 32];
+        getrandom::fill(&mut bytes).map_err(Error::Random)?;
+        Ok(RefreshToken(URL_SAFE_NO_PAD.encode(bytes).into()))
+    }
+
+    /// What a client presents; nothing if it cannot be one of ours.
+    pub fn parse(text: &str) -> Option<RefreshToken> {
+        (text.len() == REFRESH_TOKEN_BYTES).then(|| RefreshToken(text.into()))
+    }
+
+    /// The text to hand out.
+    pub fn text(&self) -> &str {
+        self.0.expose_secret()
+    }
+
+    /// Seals what this token was exchanged for, readable only with the token; bound to its session.
+    pub fn seal(&self, session_id: &str, successor: &[u8]) -> Result<Vec<u8>, Error> {
+        seal(&self.sealing_key(), session_id.as_bytes(), successor)
+    }
+
+    /// Opens what [`RefreshToken::seal`] sealed.
+    pub fn open(&self, session_id: &str, sealed: &[u8]) -> Option<Vec<u8>> {
+        open(&self.sealing_key(), session_id.as_bytes(), sealed)
+    }
+
+    fn sealing_key(&self) -> [u8; 32] {
+        mac(
+            self.0.expose_secret().as_bytes(),
+            b"weft identity v1: successor pair",
+        )
+    }
+}
+
+/// When an access token was issued and when it expires, in s since 1970. Within its session this names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AccessTimes {
+    /// `iat`.
+    pub issued: i64,
+    /// `exp`.
+    pub expires: i64,
+}
+
+impl AccessTimes {
+    /// For a token issued now. It lives for `ttl_s`, but not longer than its session. One that follows
+    /// `previous` within the same second expires a second before it: two access tokens of a session are never
+    /// the same, or the use of one would look like the use of the other.
+    pub fn next(
+        now_ms: i64,
+        ttl_s: i64,
+        session: &Session,
+        previous: Option<AccessTimes>,
+    ) -> AccessTimes {
+        let issued = now_ms.div_euclid(1000);
+        let latest = (issued + ttl_s).min(session.expires_at.div_euclid(1000));
+        let expires = match previous {
+            Some(previous) if previous.issued == issued => latest.min(previous.expires - 1),
+            _ => latest,
+        };
+        AccessTimes { issued, expires }
+    }
+
+    /// The claims of an access token of `account` in `session`.
+    pub fn claims(self, account: &Account, session: &Session) -> Claims {
+        Claims {
+            iss: ISSUER.to_owned(),
+            aud: AUDIENCE.to_owned(),
+            sub: account.id.clone(),
+            prd: account.product.clone(),
+            sid: session.id.clone(),
+            email: account.email.clone(),
+            roles: Vec::new(),
+            iat: self.issued,
+            exp: self.expires,
+        }
+    }
+}
+
+fn mac(key: &[u8], message: &[u8]) -> [u8; 32] {
+    let mac = Hmac::<Sha256>::new_from_slice(key).map(|mac| mac.chain_update(message));
+    mac.unwrap_or_else(|error| unreachable!("hmac takes a key of any length: {error}"))
+        .finalize()
+        .into_bytes()
+        .into()
+}
+
+/// The nonce, then the ciphertext and its tag.
+fn seal(key: &[u8; 32], bound_to: &[u8], plain: &[u8]) -> Result<Vec<u8>, Error> {
+    let mut nonce = [0_u8; NONCE_BYTES];
+    getrandom::fill(&mut nonce).map_err(Error::Random)?;
+    let payload = Payload {
+        msg: plain,
+        aad: bound_to,
+    };
+    let sealed =
+        ChaCha20Poly1305::new(Key::from_slice(key)).encrypt(Nonce::from_slice(&nonce), payload);
+    Ok([nonce.as_slice(), &sealed.map_err(|_| Error::Seal)?].concat())
+}
+
+fn open(key: &[u8; 32], bound_to: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
+    let (nonce, ciphertext) = sealed.split_at_checked(NONCE_BYTES)?;
+    let payload = Payload {
+        msg: ciphertext,
+        aad: bound_to,
+    };
+    ChaCha20Poly1305::new(Key::from_slice(key))
+        .decrypt(Nonce::from_slice(nonce), payload)
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(secret: &str) -> SecretKeys {
+        SecretKeys::derive(&secret.into())
+    }
+
+    fn session(expires_at: i64) -> Session {
+        Session {
+            product: "p".into(),
+            id: "s".into(),
+            account_id: "a".into(),
+            created_at: 0,
+            expires_at,
+            ended_at: None,
+        }
+    }
+
+    #[test]
+    fn a_refresh_token_is_found_by_a_hash_that_needs_the_secret() {
+        let token = RefreshToken::generate().unwrap();
+        let again = RefreshToken::parse(token.text()).unwrap();
+        let ours = keys("one secret");
+        assert_eq!(ours.refresh_hash(&token), ours.refresh_hash(&again));
+        assert_ne!(
+            ours.refresh_hash(&token),
+            keys("another secret").refresh_hash(&token)
+        );
+        assert!(!ours.refresh_hash(&token).contains(token.text()));
+    }
+
+    #[test]
+    fn a_successor_opens_with_the_token_it_replaced_and_no_other() {
+        let (token, other) = (
+            RefreshToken::generate().unwrap(),
+            RefreshToken::generate().unwrap(),
+        );
+        let mut sealed = token.seal("session", b"the pair").unwrap();
+        assert_eq!(token.open("session", &sealed).unwrap(), b"the pair");
+        assert!(other.open("session", &sealed).is_none());
+        assert!(token.open("another", &sealed).is_none());
+        assert!(token.open("session", &sealed[..5]).is_none());
+        *sealed.last_mut().unwrap() ^= 1;
+        assert!(token.open("session", &sealed).is_none());
+    }
+
+    #[test]
+    fn a_seed_opens_under_its_secret_and_key_id_only() {
+        let ours = keys("one secret");
+        let sealed = ours.seal_seed("kid", &[7; 32]).unwrap();
+        assert_eq!(ours.open_seed("kid", &sealed), Some([7; 32]));
+        assert_eq!(ours.open_seed("other", &sealed), None);
+        assert_eq!(keys("another secret").open_seed("kid", &sealed), None);
+    }
+
+    #[test]
+    fn two_access_tokens_of_a_session_never_have_the_same_times() {
+        let session = session(i64::MAX);
+        let first = AccessTimes::next(5_000, 600, &session, None);
+        let second = AccessTimes::next(5_999, 600, &session, Some(first));
+        let third = AccessTimes::next(5_999, 600, &session, Some(second));
+        let later = AccessTimes::next(6_000, 600, &session, Some(third));
+        assert_eq!(
+            (first.expires, second.expires, third.expires, later.expires),
+            (605, 604, 603, 606)
+        );
+    }
+
+    #[test]
+    fn an_access_token_does_not_outlive_its_session() {
+        assert_eq!(
+            AccessTimes::next(5_000, 600, &session(9_999), None).expires,
+            9
+        );
+    }
+}

@@ -1,0 +1,206 @@
+//! Pairs of tokens, known by the keyed hash of their refresh token. The session's row is locked whenever one changes.
+use weft_db::{Db, DbError, Tx, record, sql};
+
+use crate::domain::session::{Presented, Successor};
+use crate::domain::token::AccessTimes;
+use crate::store::PRUNE_ROWS;
+
+/// A pair to store.
+pub struct NewToken<'a> {
+    /// Slug of the product.
+    pub product: &'a str,
+    /// The refresh token's keyed hash.
+    pub hash: &'a str,
+    /// Its session.
+    pub session_id: &'a str,
+    /// In ms since 1970.
+    pub issued_at: i64,
+    /// When the refresh token expires, in ms since 1970.
+    pub expires_at: i64,
+    /// The times of the access token.
+    pub access: AccessTimes,
+}
+
+/// What a consumed token was exchanged for.
+pub struct Exchange<'a> {
+    /// The successor's keyed hash.
+    pub successor: &'a str,
+    /// The successor pair, sealed.
+    pub sealed: &'a [u8],
+    /// In ms since 1970.
+    pub at: i64,
+}
+
+record! {
+    struct PresentedRow {
+        expires_at: i64,
+        access_iat: i64,
+        access_exp: i64,
+        consumed_at: Option<i64>,
+        revoked_at: Option<i64>,
+        sealed: Option<Vec<u8>>,
+        next_hash: Option<String>,
+        next_iat: Option<i64>,
+        next_exp: Option<i64>,
+        next_seen_at: Option<i64>,
+        next_consumed_at: Option<i64>,
+    }
+}
+
+/// Adds a pair.
+pub async fn token_insert(tx: &Tx, token: &NewToken<'_>) -> Result<(), DbError> {
+    sql("INSERT INTO refresh_tokens (product, hash, session_id, issued_at, expires_at, access_iat, access_exp) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7)")
+    .bind(token.product)
+    .bind(token.hash)
+    .bind(token.session_id)
+    .bind(token.issued_at)
+    .bind(token.expires_at)
+    .bind(token.access.issued)
+    .bind(token.access.expires)
+    .run(tx)
+    .await
+    .map(drop)
+}
+
+/// A token with its successor, and the sealed successor pair.
+pub async fn token_presented(
+    tx: &Tx,
+    product: &str,
+    hash: &str,
+) -> Result<Option<(Presented, Option<Vec<u8>>)>, DbError> {
+    let row: Option<PresentedRow> = sql("SELECT t.expires_at, t.access_iat, t.access_exp, t.consumed_at, t.revoked_at, t.sealed, \
+         n.hash AS next_hash, n.access_iat AS next_iat, n.access_exp AS next_exp, \
+         n.access_seen_at AS next_seen_at, n.consumed_at AS next_consumed_at \
+         FROM refresh_tokens t LEFT JOIN refresh_tokens n ON n.product = t.product AND n.hash = t.successor \
+         WHERE t.product = $1 AND t.hash = $2")
+    .bind(product)
+    .bind(hash)
+    .opt(tx)
+    .await?;
+    Ok(row.map(PresentedRow::split))
+}
+
+impl PresentedRow {
+    fn split(self) -> (Presented, Option<Vec<u8>>) {
+        let used = self.next_seen_at.is_some() || self.next_consumed_at.is_some();
+        let successor = match (self.next_hash, self.next_iat, self.next_exp) {
+            (Some(hash), Some(issued), Some(expires)) => Some(Successor {
+                hash,
+                access: AccessTimes { issued, expires },
+                used,
+            }),
+            _ => None,
+        };
+        let presented = Presented {
+            expires_at: self.expires_at,
+            access: AccessTimes {
+                issued: self.access_iat,
+                expires: self.access_exp,
+            },
+            consumed_at: self.consumed_at,
+            revoked: self.revoked_at.is_some(),
+            successor,
+        };
+        (presented, self.sealed)
+    }
+}
+
+/// Consumes a token and names its successor, if it is unused, in force and its session alive: the one statement
+/// that decides which of several exchanges happens. False: it was none of them.
+pub async fn token_consume(
+    tx: &Tx,
+    product: &str,
+    hash: &str,
+    exchange: &Exchange<'_>,
+) -> Result<bool, DbError> {
+    let rows = sql("UPDATE refresh_tokens SET consumed_at = $3, successor = $4, sealed = $5 \
+         WHERE product = $1 AND hash = $2 AND consumed_at IS NULL AND revoked_at IS NULL AND expires_at > $3 \
+         AND EXISTS (SELECT 1 FROM sessions s WHERE s.product = refresh_tokens.product \
+             AND s.id = refresh_tokens.session_id AND s.ended_at IS NULL AND s.expires_at > $3)")
+    .bind(product)
+    .bind(hash)
+    .bind(exchange.at)
+    .bind(exchange.successor)
+    .bind(exchange.sealed)
+    .run(tx)
+    .await?;
+    Ok(rows == 1)
+}
+
+/// Withdraws a pair that nobody has used; false if somebody has.
+pub async fn token_withdraw(
+    tx: &Tx,
+    product: &str,
+    hash: &str,
+    now_ms: i64,
+) -> Result<bool, DbError> {
+    let rows = sql(
+        "UPDATE refresh_tokens SET revoked_at = $3 WHERE product = $1 AND hash = $2 \
+         AND consumed_at IS NULL AND access_seen_at IS NULL AND revoked_at IS NULL",
+    )
+    .bind(product)
+    .bind(hash)
+    .bind(now_ms)
+    .run(tx)
+    .await?;
+    Ok(rows == 1)
+}
+
+/// Exchanges a consumed token again, in the place of the successor `lost`; false if that is not its successor.
+pub async fn token_exchange_again(
+    tx: &Tx,
+    product: &str,
+    hash: &str,
+    lost: &str,
+    exchange: &Exchange<'_>,
+) -> Result<bool, DbError> {
+    let rows = sql(
+        "UPDATE refresh_tokens SET consumed_at = $3, successor = $4, sealed = $5 \
+         WHERE product = $1 AND hash = $2 AND successor = $6",
+    )
+    .bind(product)
+    .bind(hash)
+    .bind(exchange.at)
+    .bind(exchange.successor)
+    .bind(exchange.sealed)
+    .bind(lost)
+    .run(tx)
+    .await?;
+    Ok(rows == 1)
+}
+
+/// Notes that the access token of a pair was seen for the first time.
+pub async fn token_mark_seen(
+    db: &Db,
+    product: &str,
+    hash: &str,
+    now_ms: i64,
+) -> Result<bool, DbError> {
+    let rows = sql("UPDATE refresh_tokens SET access_seen_at = $3 \
+         WHERE product = $1 AND hash = $2 AND access_seen_at IS NULL AND revoked_at IS NULL")
+    .bind(product)
+    .bind(hash)
+    .bind(now_ms)
+    .run(db)
+    .await?;
+    Ok(rows == 1)
+}
+
+/// Forgets successor pairs that were sealed at or before `before_ms`.
+pub async fn token_forget_sealed(db: &Db, before_ms: i64) -> Result<u64, DbError> {
+    sql("UPDATE refresh_tokens SET sealed = NULL WHERE sealed IS NOT NULL AND consumed_at <= $1")
+        .bind(before_ms)
+        .run(db)
+        .await
+}
+
+/// Deletes tokens that expired by themselves: presented again they are unknown, which gets the same answer.
+pub async fn token_prune(db: &Db, now_ms: i64) -> Result<u64, DbError> {
+    sql("DELETE FROM refresh_tokens WHERE (product, hash) IN \
+         (SELECT product, hash FROM refresh_tokens WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2)")
+    .bind(now_ms)
+    .bind(PRUNE_ROWS as i64)
+    .run(db)
+    .await
+}

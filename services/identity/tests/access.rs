@@ -1,0 +1,107 @@
+//! Who may call what: every RPC of identity, as everybody who should not.
+use tonic::Request;
+use tonic::client::Grpc;
+use tonic_prost::ProstCodec;
+use weft_auth::{PRODUCT_HEADER, Policies, SERVICE_TOKEN_HEADER};
+use weft_core::Reason;
+
+use crate::harness::{Node, OTHER_PRODUCT, PRODUCT, Session, World, on_both_databases, reason};
+
+on_both_databases! {
+    every_rpc_lets_in_whom_it_should
+}
+
+/// What an empty request comes to. `None`: it is answered.
+type Expected = Option<Reason>;
+
+/// An RPC and what it says to nobody, an expired token, a token of another product, a service that is not listed,
+/// and one that is.
+const TABLE: [(&str, [Expected; 5]); 7] = {
+    use Reason::{InvalidArgument, PermissionDenied, ProductMismatch, Unauthenticated};
+    // Public: everybody gets as far as the missing fields.
+    let missing = [Some(InvalidArgument); 5];
+    let unknown_token = [Some(Unauthenticated); 5];
+    let user = [
+        Some(Unauthenticated),
+        Some(Unauthenticated),
+        Some(ProductMismatch),
+        Some(Unauthenticated),
+        Some(Unauthenticated),
+    ];
+    let service = [
+        Some(Unauthenticated),
+        Some(Unauthenticated),
+        Some(PermissionDenied),
+        Some(PermissionDenied),
+        None,
+    ];
+    [
+        ("/weft.identity.v1.AuthService/Register", missing),
+        ("/weft.identity.v1.AuthService/Login", missing),
+        ("/weft.identity.v1.AuthService/Refresh", unknown_token),
+        ("/weft.identity.v1.AuthService/Logout", user),
+        ("/weft.identity.v1.AuthService/GetMe", user),
+        ("/weft.identity.v1.KeyService/GetJwks", [None; 5]),
+        ("/weft.identity.v1.KeyService/ListRevocations", service),
+    ]
+};
+
+async fn every_rpc_lets_in_whom_it_should(world: &World) {
+    let node = world.node().await;
+    let expired = node.register("ana@example.com").await;
+    world.pass(world.product().identity.access_ttl_s.unsigned_abs());
+    let foreign = node
+        .register_in(OTHER_PRODUCT, "ana@example.com", "some password")
+        .await
+        .unwrap();
+    let stranger = world.service("stranger").mint("identity");
+    let gateway = world.service("gateway").mint("identity");
+
+    let policies = Policies::of(weft_proto::descriptors()).unwrap();
+    for path in policies
+        .paths()
+        .filter(|path| path.starts_with("/weft.identity."))
+    {
+        let (_, expected) = TABLE
+            .iter()
+            .find(|(rpc, _)| *rpc == path)
+            .unwrap_or_else(|| panic!("{path} needs a row in this table"));
+        let seen = [
+            call(&node, path, &[]).await,
+            call(&node, path, &[bearer(&expired)]).await,
+            call(&node, path, &[bearer(&foreign)]).await,
+            call(&node, path, &[(SERVICE_TOKEN_HEADER, stranger.clone())]).await,
+            call(&node, path, &[(SERVICE_TOKEN_HEADER, gateway.clone())]).await,
+        ];
+        assert_eq!(seen, *expected, "{path}");
+    }
+    assert_eq!(
+        call(&node, "/weft.identity.v1.AuthService/NoSuchRpc", &[]).await,
+        Some(Reason::Unimplemented)
+    );
+}
+
+fn bearer(tokens: &Session) -> (&'static str, String) {
+    ("authorization", format!("Bearer {}", tokens.access_token))
+}
+
+/// An empty request, which is one of every type.
+async fn call(node: &Node, path: &str, headers: &[(&'static str, String)]) -> Expected {
+    let mut request = Request::new(());
+    request
+        .metadata_mut()
+        .insert(PRODUCT_HEADER, PRODUCT.parse().unwrap());
+    for (name, value) in headers {
+        request.metadata_mut().insert(*name, value.parse().unwrap());
+    }
+    let mut grpc = Grpc::new(node.channel.clone());
+    grpc.ready().await.unwrap();
+    let answer = grpc
+        .unary(
+            request,
+            path.parse().unwrap(),
+            ProstCodec::<(), ()>::default(),
+        )
+        .await;
+    answer.err().map(|status| reason(&status))
+}

@@ -1,0 +1,47 @@
+//! The signed-in account, and billing behind it.
+use std::time::Duration;
+
+use tokio::time::Instant;
+use weft_core::Reason;
+use weft_testing::eventually;
+
+use crate::harness::{World, on_both_databases};
+
+on_both_databases! {
+    without_billing_nobody_is_told_a_tier
+    only_the_first_sight_of_a_token_is_written_down
+}
+
+async fn without_billing_nobody_is_told_a_tier(world: &World) {
+    let node = world.node().await;
+    let tokens = node.register("ana@example.com").await;
+    assert!(node.me(&tokens).await.is_ok());
+    world.billing.go_away();
+    world.pass(2);
+    let asked = Instant::now();
+    assert_eq!(node.me(&tokens).await, Err(Reason::Unavailable));
+    assert!(asked.elapsed() < Duration::from_secs(3), "it must not hang");
+    assert!(
+        node.refresh(&tokens).await.is_ok(),
+        "what needs no billing goes on"
+    );
+    world.billing.come_back();
+    eventually("the account again", Duration::from_secs(10), async || {
+        node.me(&tokens).await.is_ok()
+    })
+    .await;
+}
+
+async fn only_the_first_sight_of_a_token_is_written_down(world: &World) {
+    let node = world.node().await;
+    let tokens = node.register("ana@example.com").await;
+    let first_seen = world.clock.now_ms();
+    for _ in 0..3 {
+        node.me(&tokens).await.unwrap();
+        world.pass(1);
+    }
+    let seen: Vec<i64> = world
+        .column("SELECT access_seen_at FROM refresh_tokens")
+        .await;
+    assert_eq!(seen, [first_seen]);
+}

@@ -1,0 +1,158 @@
+//! Chooses the agent for a message with the product's small model.
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use crate::agents::Agent;
+use crate::domain::chat::{Question, Role};
+use crate::models::{Call, Choice, Message, Models, Speaker};
+use crate::prompts::Prompt;
+
+/// An agent's name is short.
+const OUTPUT_TOKENS: u32 = 16;
+/// So many of the last turns are shown, for messages like "yes, do it".
+const TURNS: usize = 4;
+/// So much of a message or turn is shown, in characters.
+const SHOWN_CHARS: usize = 2_000;
+
+/// The small model, and how long it may take.
+pub struct Classifier<'a> {
+    /// The models.
+    pub models: &'a Models,
+    /// Which one classifies.
+    pub model: &'a str,
+    /// How long it may take.
+    pub within: Duration,
+}
+
+impl Classifier<'_> {
+    /// The agent that fits. `default`, one of the candidates, where the model names another one or fails: a chat
+    /// never fails for want of a classification. With one candidate there is nothing to ask.
+    pub async fn choose<'a>(&self, question: &Question, candidates: &[&'a Agent], default: &'a Agent) -> &'a Agent {
+        if candidates.len() < 2 {
+            return default;
+        }
+        let choices: Vec<Choice<'_>> = candidates.iter().map(|agent| Choice { name: agent.name, description: agent.description }).collect();
+        let messages = messages(question, &choices);
+        let call = Call { model: self.model, messages: &messages, tools: &[], may_call: false, output_tokens: OUTPUT_TOKENS, choices: &choices };
+        let mut speaker = Speaker::collecting();
+        let named = match timeout(self.within, self.models.ask(&call, &mut speaker)).await {
+            Ok(Ok(completion)) => candidates.iter().find(|agent| agent.name == bare(&completion.text)),
+            Ok(Err(error)) => {
+                tracing::warn!(?error, "the classifier failed; the default agent answers");
+                None
+            }
+            Err(_) => {
+                tracing::warn!("the classifier took too long; the default agent answers");
+                None
+            }
+        };
+        let outcome = if named.is_some() { "named" } else { "default" };
+        metrics::counter!("weft_classifications_total", "outcome" => outcome).increment(1);
+        named.copied().unwrap_or(default)
+    }
+}
+
+fn messages(question: &Question, choices: &[Choice<'_>]) -> Vec<Message> {
+    let agents: Vec<String> = choices.iter().map(|choice| format!("- {}: {}", choice.name, choice.description)).collect();
+    let mut messages = vec![Message::System(Prompt::Classifier.render(&[("agents", &agents.join("\n"))]))];
+    let turns = &question.turns[question.turns.len().saturating_sub(TURNS)..];
+    messages.extend(turns.iter().map(|turn| match turn.role {
+        Role::User => Message::User(start(&turn.content)),
+        Role::Assistant => Message::Assistant { text: start(&turn.content), calls: Vec::new() },
+    }));
+    messages.push(Message::User(start(&question.message)));
+    messages
+}
+
+fn start(text: &str) -> String {
+    text.chars().take(SHOWN_CHARS).collect()
+}
+
+/// The answer without what models like to put around a single word.
+fn bare(answer: &str) -> &str {
+    answer.trim().trim_matches(['"', '\'', '`', '*', '.']).trim()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Map, json};
+    use weft_core::Clock;
+    use weft_testing::llm::{LlmStub, Reply};
+
+    use super::*;
+    use crate::config::Config;
+
+    fn agent(name: &'static str, description: &'static str) -> Agent {
+        Agent { name, description, prompt: Prompt::TaskAgent, tools: Vec::new() }
+    }
+
+    fn question(message: &str) -> Question {
+        let (documents, tasks, turns) = (Vec::new(), Vec::new(), Vec::new());
+        Question { message: message.to_owned(), agent: None, model: None, profile: Map::new(), documents, tasks, turns }
+    }
+
+    /// Which of two agents is chosen for a message; the first one is the default.
+    async fn chosen(models: &Models, message: &str) -> &'static str {
+        let agents = [agent("task_agent", "tasks and to-dos"), agent("note_agent", "notes in Markdown")];
+        let classifier = Classifier { models, model: "small", within: Duration::from_millis(300) };
+        classifier.choose(&question(message), &[&agents[0], &agents[1]], &agents[0]).await.name
+    }
+
+    fn models(stub: &LlmStub) -> Models {
+        let config = Config { openai_base_url: Some(stub.url().to_owned()), ..Config::default() };
+        Models::new(&config, Clock::System).unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_model_sees_the_agents_and_its_word_counts() {
+        let stub = LlmStub::start().await;
+        stub.script([Reply::text("note_agent"), Reply::text(" `note_agent`.\n")]);
+        let models = models(&stub);
+        for _ in 0..2 {
+            assert_eq!(chosen(&models, "write this down").await, "note_agent");
+        }
+        let call = &stub.calls()[0];
+        assert_eq!(call.model, "small");
+        let prompt = call.body["messages"][0]["content"].as_str().unwrap();
+        assert!(prompt.contains("- task_agent: tasks and to-dos\n- note_agent: notes in Markdown"), "{prompt}");
+        assert_eq!(call.body["messages"][1], json!({"role": "user", "content": "write this down"}));
+        assert!(call.body.get("tools").is_none());
+    }
+
+    #[tokio::test]
+    async fn anything_outside_the_registry_falls_back_to_the_default() {
+        let stub = LlmStub::start().await;
+        let models = models(&stub);
+        for answer in ["email_agent", "I think note_agent fits best", "", "NOTE_AGENT"] {
+            stub.script([Reply::text(answer)]);
+            assert_eq!(chosen(&models, "write this down").await, "task_agent", "{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failure_falls_back_to_the_default() {
+        let stub = LlmStub::start().await;
+        let models = models(&stub);
+        for reply in [Reply::status(401), Reply::status(429), Reply::raw("nonsense"), Reply::text("note_agent").hang_after(0)] {
+            stub.script([reply]);
+            assert_eq!(chosen(&models, "write this down").await, "task_agent");
+        }
+    }
+
+    #[tokio::test]
+    async fn one_agent_needs_no_choice() {
+        let stub = LlmStub::start().await;
+        let only = agent("task_agent", "tasks");
+        let classifier = Classifier { models: &models(&stub), model: "small", within: Duration::from_secs(1) };
+        assert_eq!(classifier.choose(&question("hello"), &[&only], &only).await.name, "task_agent");
+        assert!(stub.calls().is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_built_in_model_chooses_by_description() {
+        let models = Models::new(&Config::default(), Clock::System).unwrap();
+        assert_eq!(chosen(&models, "please find my notes").await, "note_agent");
+        assert_eq!(chosen(&models, "hello").await, "task_agent");
+    }
+}

@@ -1,0 +1,100 @@
+//! Why a model gave no complete answer.
+use std::time::Duration;
+
+use weft_core::Reason;
+
+/// A model's failure. `Display` is what the caller reads, `Debug` what the log gets: neither holds any text of a
+/// prompt, a user or the provider.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ModelError {
+    /// 401 or 403: the operator's key is wrong.
+    #[error("the model's provider cannot be used right now; try again later")]
+    RefusedKey,
+    /// 429: the operator's limit at the provider is used up.
+    #[error("the model's provider is busy; try again in a moment")]
+    Busy {
+        /// When to come back, if the provider said so.
+        retry_after: Option<Duration>,
+    },
+    /// No connection.
+    #[error("the model's provider cannot be reached; try again")]
+    Unreachable,
+    /// 5xx.
+    #[error("the model's provider failed; try again")]
+    Failed {
+        /// HTTP status.
+        status: u16,
+    },
+    /// Nothing came within the time for it.
+    #[error("the model's provider did not answer in time; try again")]
+    TimedOut,
+    /// The conversation does not fit into the model.
+    #[error("this is too long for the model; send less context")]
+    TooLong,
+    /// Any other refusal of the provider: a model it does not have, a parameter it does not take.
+    #[error("the model's provider does not accept this request; try another model")]
+    Rejected {
+        /// HTTP status.
+        status: u16,
+        /// The provider's own code, if it is a plain word.
+        code: String,
+    },
+    /// The answer broke off or made no sense.
+    #[error("the model's provider broke off; try again")]
+    Interrupted(Break),
+    /// The caller has left; nobody reads this.
+    #[error("the caller has left")]
+    Left,
+}
+
+/// How an answer broke off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Break {
+    /// The connection ended before the answer did.
+    Cut,
+    /// Nothing came for too long.
+    Silence,
+    /// Not the dialect.
+    Malformed,
+    /// More than the limit.
+    TooLarge,
+    /// The provider told of an error in the middle of its answer.
+    Told,
+}
+
+impl ModelError {
+    /// The reason clients match on.
+    pub fn reason(&self) -> Reason {
+        match self {
+            ModelError::TooLong => Reason::PayloadTooLarge,
+            ModelError::Interrupted(_) => Reason::ProviderStreamInterrupted,
+            ModelError::Left => Reason::Cancelled,
+            ModelError::RefusedKey
+            | ModelError::Busy { .. }
+            | ModelError::Unreachable
+            | ModelError::Failed { .. }
+            | ModelError::TimedOut
+            | ModelError::Rejected { .. } => Reason::Unavailable,
+        }
+    }
+
+    /// Whether the same request may go better at once. A time-out is not repeated: it would double the wait.
+    pub fn is_worth_a_retry(&self) -> bool {
+        matches!(self, ModelError::Unreachable | ModelError::Failed { .. } | ModelError::Interrupted(Break::Cut))
+    }
+
+    /// The word for it in metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            ModelError::RefusedKey => "refused_key",
+            ModelError::Busy { .. } => "busy",
+            ModelError::Unreachable => "unreachable",
+            ModelError::Failed { .. } => "failed",
+            ModelError::TimedOut => "timed_out",
+            ModelError::TooLong => "too_long",
+            ModelError::Rejected { .. } => "rejected",
+            ModelError::Interrupted(_) => "interrupted",
+            ModelError::Left => "left",
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! The built-in model for people without a key: it understands plain English sentences about tasks, calls the
+//! tools for them, and says honestly what it is otherwise. The same request always gives the same answer.
+mod phrase;
+mod reply;
+mod route;
+mod sentence;
+mod step;
+
+use serde_json::Value;
+use weft_core::Clock;
+
+use crate::domain::day::Day;
+use crate::models::{Call, Completion, Message, ModelError, Speaker, ToolCall, Usage};
+use step::Step;
+
+/// The built-in model.
+pub struct Offline {
+    clock: Clock,
+}
+
+impl Offline {
+    /// A model that takes "today" from this clock.
+    pub fn new(clock: Clock) -> Offline {
+        Offline { clock }
+    }
+
+    /// Answers, word by word.
+    ///
+    /// # Errors
+    /// [`ModelError::Left`] if the listener has gone; nothing else can fail.
+    pub async fn ask(&self, call: &Call<'_>, speaker: &mut Speaker) -> Result<Completion, ModelError> {
+        let (message, results) = exchange(call.messages);
+        if !call.choices.is_empty() {
+            return say(route::choose(message, call.choices).to_owned(), speaker).await;
+        }
+        let intent = sentence::read(message, Day::of_ms(self.clock.now_ms()));
+        let has_tool = |name: &str| call.may_call && call.tools.iter().any(|spec| spec.name == name);
+        match step::next(&intent, &results) {
+            Step::Call(name, arguments) if has_tool(name) => {
+                let id = format!("offline_{}", results.len());
+                let call = ToolCall { id, name: name.to_owned(), arguments: arguments.to_string() };
+                Ok(Completion { calls: vec![call], usage: Some(Usage::default()), ..Completion::default() })
+            }
+            Step::Call(..) => say(reply::introduction(), speaker).await,
+            Step::Say(text) => say(text, speaker).await,
+        }
+    }
+}
+
+async fn say(text: String, speaker: &mut Speaker) -> Result<Completion, ModelError> {
+    for word in text.split_inclusive(' ') {
+        speaker.say(word).await?;
+    }
+    Ok(Completion { text, usage: Some(Usage::default()), ..Completion::default() })
+}
+
+/// The user's last message and what tools gave back since.
+fn exchange(messages: &[Message]) -> (&str, Vec<Value>) {
+    let Some(at) = messages.iter().rposition(|message| matches!(message, Message::User(_))) else { return ("", Vec::new()) };
+    let message = if let Message::User(text) = &messages[at] { text.as_str() } else { "" };
+    let result = |message: &Message| match message {
+        Message::Tool { content, .. } => Some(serde_json::from_str(content).unwrap_or(Value::Null)),
+        _ => None,
+    };
+    (message, messages[at..].iter().filter_map(result).collect())
+}

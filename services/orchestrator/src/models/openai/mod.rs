@@ -1,0 +1,214 @@
+//! A provider that speaks the OpenAI dialect: OpenAI itself, or whatever `OPENAI_BASE_URL` names.
+mod assembly;
+mod wire;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use eventsource_stream::{EventStreamError, Eventsource};
+use futures_util::{Stream, StreamExt, stream};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::{Response, StatusCode, Url};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::time::{Instant, timeout_at};
+
+use self::assembly::Assembly;
+use self::wire::{Answer, Refusal};
+use crate::config::Config;
+use crate::error::Error;
+use crate::models::{Break, Call, Completion, ModelError, Speaker};
+
+/// Pause before the one retry.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// Longest `retry-after` that is passed on.
+const RETRY_AFTER_MOST: Duration = Duration::from_secs(3_600);
+/// So much of a refusal is read.
+const REFUSAL_BYTES: usize = 16 * 1024;
+
+/// A provider.
+pub struct OpenAi {
+    http: reqwest::Client,
+    url: Url,
+    first_byte: Duration,
+    idle: Duration,
+    plain: Duration,
+    response_bytes: usize,
+}
+
+impl OpenAi {
+    /// A client for the provider at this base URL. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a URL or key that cannot be used, [`Error::Client`] if TLS cannot be set up.
+    pub fn new(base: &str, key: Option<SecretString>, config: &Config) -> Result<OpenAi, Error> {
+        let unusable = || Error::Config("OPENAI_BASE_URL must be an http or https URL, such as https://api.openai.com/v1".to_owned());
+        let url = Url::parse(&format!("{base}/chat/completions")).map_err(|_| unusable())?;
+        if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+            return Err(unusable());
+        }
+        let mut headers = HeaderMap::new();
+        if let Some(key) = key {
+            let mut value = HeaderValue::from_str(&format!("Bearer {}", key.expose_secret().trim()))
+                .map_err(|_| Error::Config("OPENAI_API_KEY holds a character that no key has".to_owned()))?;
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
+        // The process normally installs it; a test may not have.
+        let _installed = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder()
+            .connect_timeout(Duration::from_millis(config.weft_model_connect_ms))
+            .default_headers(headers)
+            // A redirect would carry the user's words somewhere the operator did not name.
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(Error::Client)?;
+        Ok(OpenAi {
+            http,
+            url,
+            first_byte: Duration::from_millis(config.weft_model_first_byte_ms),
+            idle: Duration::from_millis(config.weft_model_idle_ms),
+            plain: Duration::from_millis(config.weft_model_plain_ms),
+            response_bytes: config.weft_model_response_bytes,
+        })
+    }
+
+    /// Asks; tries once more if the provider failed before it said anything. Streamed if somebody listens, so
+    /// that silence is noticed early; else plain, which costs both sides less.
+    ///
+    /// # Errors
+    /// Why there is no complete answer.
+    pub async fn ask(&self, call: &Call<'_>, speaker: &mut Speaker) -> Result<Completion, ModelError> {
+        let streamed = speaker.is_telling();
+        let body = serde_json::to_vec(&wire::request(call, streamed)).map_err(|_| ModelError::Interrupted(Break::Malformed))?;
+        let body = Bytes::from(body);
+        let mut begun = false;
+        match self.attempt(body.clone(), streamed, speaker, &mut begun).await {
+            Err(error) if !begun && error.is_worth_a_retry() => {
+                tracing::debug!(?error, "asking the model's provider once more");
+                tokio::time::sleep(RETRY_PAUSE).await;
+                self.attempt(body, streamed, speaker, &mut begun).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// One request. `begun` tells whether any of the answer had come when it failed.
+    async fn attempt(&self, body: Bytes, streamed: bool, speaker: &mut Speaker, begun: &mut bool) -> Result<Completion, ModelError> {
+        let first = Instant::now() + if streamed { self.first_byte } else { self.plain };
+        let accept = if streamed { "text/event-stream, application/json" } else { "application/json" };
+        let request = self.http.post(self.url.clone()).header(CONTENT_TYPE, "application/json").header(ACCEPT, accept).body(body);
+        let response = match timeout_at(first, request.send()).await {
+            Err(_) => return Err(ModelError::TimedOut),
+            Ok(Err(error)) => return Err(unsent(&error)),
+            Ok(Ok(response)) => response,
+        };
+        if !response.status().is_success() {
+            return Err(self.refusal(response, first).await);
+        }
+        // What came counts, not what was asked for: some providers never stream, some always do.
+        if is_event_stream(&response) {
+            self.streamed(response, first, speaker, begun).await
+        } else {
+            self.plain(response, first, speaker, begun).await
+        }
+    }
+
+    async fn streamed(&self, response: Response, first: Instant, speaker: &mut Speaker, begun: &mut bool) -> Result<Completion, ModelError> {
+        let mut events = std::pin::pin!(bounded(response, first, Some(self.idle), self.response_bytes).eventsource());
+        let mut assembly = Assembly::default();
+        while let Some(event) = events.next().await {
+            let event = match event {
+                Ok(event) => event,
+                // The answer was complete; only its formal end is missing.
+                Err(_) if assembly.is_finished() => break,
+                Err(EventStreamError::Transport(error)) => return Err(error),
+                Err(_) => return Err(ModelError::Interrupted(Break::Malformed)),
+            };
+            if event.data.trim() == "[DONE]" {
+                break;
+            }
+            let text = assembly.add(chunk(event.data.as_bytes())?)?;
+            *begun |= assembly.has_begun();
+            speaker.say(&text).await?;
+        }
+        assembly.complete()
+    }
+
+    async fn plain(&self, response: Response, first: Instant, speaker: &mut Speaker, begun: &mut bool) -> Result<Completion, ModelError> {
+        let body = collect(bounded(response, first, None, self.response_bytes)).await?;
+        let mut assembly = Assembly::default();
+        let text = assembly.add_whole(chunk(&body)?)?;
+        *begun = true;
+        let whole = assembly.complete()?;
+        speaker.say(&text).await?;
+        Ok(whole)
+    }
+
+    /// What an HTTP error means. Of its body only the code is read.
+    async fn refusal(&self, response: Response, first: Instant) -> ModelError {
+        let status = response.status();
+        let retry_after = retry_after(response.headers());
+        let body = collect(bounded(response, first, None, REFUSAL_BYTES)).await.unwrap_or_default();
+        let code = serde_json::from_slice::<Refusal>(&body).ok().and_then(|refusal| refusal.error.word().map(str::to_owned));
+        match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ModelError::RefusedKey,
+            StatusCode::TOO_MANY_REQUESTS => ModelError::Busy { retry_after },
+            StatusCode::REQUEST_TIMEOUT => ModelError::TimedOut,
+            StatusCode::PAYLOAD_TOO_LARGE => ModelError::TooLong,
+            _ if code.as_deref() == Some("context_length_exceeded") => ModelError::TooLong,
+            status if status.is_server_error() => ModelError::Failed { status: status.as_u16() },
+            status => ModelError::Rejected { status: status.as_u16(), code: code.unwrap_or_default() },
+        }
+    }
+}
+
+fn unsent(error: &reqwest::Error) -> ModelError {
+    if error.is_timeout() && !error.is_connect() { ModelError::TimedOut } else { ModelError::Unreachable }
+}
+
+fn is_event_stream(response: &Response) -> bool {
+    let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    content_type.is_some_and(|value| value.to_ascii_lowercase().starts_with("text/event-stream"))
+}
+
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds).min(RETRY_AFTER_MOST))
+}
+
+fn chunk(json: &[u8]) -> Result<Answer, ModelError> {
+    // serde's own error could repeat a part of the text.
+    serde_json::from_slice(json).map_err(|_| ModelError::Interrupted(Break::Malformed))
+}
+
+/// The body of an answer: the first bytes until `first`, later ones never more than `idle` apart (None: all of
+/// them until `first`), at most `bytes` in all.
+fn bounded(response: Response, first: Instant, idle: Option<Duration>, bytes: usize) -> impl Stream<Item = Result<Bytes, ModelError>> {
+    let start = Some((response, first, bytes));
+    stream::unfold(start, move |state| async move {
+        let (mut response, deadline, left) = state?;
+        let has_begun = left < bytes;
+        let piece = match timeout_at(deadline, response.chunk()).await {
+            Ok(Ok(None)) => return None,
+            Ok(Ok(Some(piece))) if piece.len() > left => Err(ModelError::Interrupted(Break::TooLarge)),
+            Ok(Ok(Some(piece))) => Ok(piece),
+            Ok(Err(_)) => Err(ModelError::Interrupted(Break::Cut)),
+            Err(_) if has_begun && idle.is_some() => Err(ModelError::Interrupted(Break::Silence)),
+            Err(_) => Err(ModelError::TimedOut),
+        };
+        let next = piece.as_ref().ok().map(|piece| {
+            let deadline = idle.map_or(deadline, |idle| Instant::now() + idle);
+            (response, deadline, left - piece.len())
+        });
+        Some((piece, next))
+    })
+}
+
+async fn collect(pieces: impl Stream<Item = Result<Bytes, ModelError>>) -> Result<Vec<u8>, ModelError> {
+    let mut pieces = std::pin::pin!(pieces);
+    let mut whole = Vec::new();
+    while let Some(piece) = pieces.next().await {
+        whole.extend_from_slice(&piece?);
+    }
+    Ok(whole)
+}

@@ -1,0 +1,88 @@
+//! `weft serve`: one service until it is told to stop.
+use std::future::Future;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use weft_core::Clock;
+use weft_product::Products;
+use weft_runtime::{Mesh, MeshConfig, Shutdown, telemetry};
+
+use crate::cli::Service;
+use crate::config::{BinaryConfig, Environment, products, require};
+use crate::exit::Failure;
+
+/// Runs a future on a runtime with the configured number of threads.
+pub fn block_on(environment: &Environment, work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let binary: BinaryConfig = require(environment)?;
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = binary.weft_worker_threads {
+        builder.worker_threads(threads.max(1));
+    }
+    let runtime = builder.enable_all().build().map_err(Failure::cannot_create)?;
+    runtime.block_on(work)
+}
+
+/// Runs one service as the environment says.
+pub async fn serve(environment: &Environment, service: Service) -> Result<(), Failure> {
+    let config: MeshConfig = require(environment)?;
+    let products = products(environment)?;
+    let address = config.weft_listen.clone().unwrap_or_else(|| service.default_listen().to_owned());
+    // Before a port is bound, so that a mistake never looks like a running service.
+    let job = Job::read(environment, service)?;
+    let _telemetry = telemetry::init(service.name(), &config).map_err(Failure::config)?;
+    let shutdown = Shutdown::new();
+    shutdown.on_signals();
+    let listener = bind(&address).await?;
+    tracing::info!(service = service.name(), %address, version = env!("CARGO_PKG_VERSION"), "starting");
+    job.run(Mesh::new(service.name(), config, Clock::System, shutdown), products, listener).await
+}
+
+/// Takes a port, or says who cannot have it.
+pub async fn bind(address: &str) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).await.map_err(|error| {
+        Failure::cannot_create(format!("cannot listen on {address}: {error}; choose another address with --listen or WEFT_LISTEN"))
+    })
+}
+
+/// A service with its configuration, ready to run.
+pub enum Job {
+    /// Accounts, sessions, tokens.
+    Identity(weft_identity::Config),
+    /// Plans and money.
+    Billing(weft_billing::Config),
+    /// Agents and models.
+    Orchestrator(weft_orchestrator::Config),
+    /// The edge.
+    Gateway(weft_gateway::Config),
+}
+
+impl Job {
+    /// Reads the service's own part of the environment.
+    pub fn read(environment: &Environment, service: Service) -> Result<Job, Failure> {
+        Ok(match service {
+            Service::Identity => Job::Identity(require(environment)?),
+            Service::Billing => Job::Billing(require(environment)?),
+            Service::Orchestrator => Job::Orchestrator(require(environment)?),
+            Service::Gateway => Job::Gateway(require(environment)?),
+        })
+    }
+
+    /// Brings the service's database to this version, if it has one.
+    pub async fn migrate(&self) -> Result<(), Failure> {
+        match self {
+            Job::Identity(config) => weft_identity::migrate(config).await.map_err(Failure::unavailable),
+            Job::Billing(config) => weft_billing::migrate(config).await.map_err(Failure::unavailable),
+            Job::Orchestrator(_) | Job::Gateway(_) => Ok(()),
+        }
+    }
+
+    /// Serves until the mesh shuts down.
+    pub async fn run(self, mesh: Mesh, products: Arc<Products>, listener: TcpListener) -> Result<(), Failure> {
+        match self {
+            Job::Identity(config) => weft_identity::serve(config, mesh, products, listener).await.map_err(Failure::unavailable),
+            Job::Billing(config) => weft_billing::serve(config, mesh, products, listener).await.map_err(Failure::unavailable),
+            Job::Orchestrator(config) => weft_orchestrator::serve(config, mesh, products, listener).await.map_err(Failure::unavailable),
+            Job::Gateway(config) => weft_gateway::serve(config, mesh, products, listener).await.map_err(Failure::unavailable),
+        }
+    }
+}

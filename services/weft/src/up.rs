@@ -1,0 +1,184 @@
+//! `weft up`: the whole mesh in one process on embedded parts.
+//!
+//! It is configuration, not a second architecture: what the environment does not name is filled in (SQLite
+//! files, an in-process cache, made secrets, loopback ports), and then the same services run as anywhere.
+use std::fs::{self, File, TryLockError};
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use weft_core::Clock;
+use weft_product::Products;
+use weft_runtime::{Mesh, MeshConfig, Shutdown, telemetry};
+
+use crate::cli::{Service, UpArguments};
+use crate::config::{Environment, products, require};
+use crate::demo;
+use crate::exit::Failure;
+use crate::secrets::secret;
+use crate::serve::{Job, bind};
+
+/// Runs everything until Ctrl-C.
+pub async fn up(environment: &Environment, arguments: UpArguments) -> Result<(), Failure> {
+    let begun = Instant::now();
+    let folder = Folder::open(&arguments.data_dir)?;
+    let products = products(environment)?;
+    let edge = bind(&arguments.listen).await?;
+    let listening = edge.local_addr().map_err(Failure::cannot_create)?;
+
+    let mut filled = fill(environment, &folder)?;
+    let mut parts = vec![(Service::Gateway, edge)];
+    for service in [Service::Billing, Service::Identity, Service::Orchestrator] {
+        let listener = bind("127.0.0.1:0").await?;
+        let address = listener.local_addr().map_err(Failure::cannot_create)?;
+        filled.insert(format!("WEFT_{}_URL", service.name().to_uppercase()), format!("http://{address}"));
+        parts.push((service, listener));
+    }
+    let config: MeshConfig = require(&filled)?;
+    let _telemetry = telemetry::init("weft", &config).map_err(Failure::config)?;
+    let shutdown = Shutdown::new();
+    shutdown.on_signals();
+
+    let mut running = start(&filled, &folder, &config, &products, parts, &shutdown).await?;
+    let announce = announce(&filled, &folder, listening, begun, &products);
+    tokio::select! {
+        ended = running.join_next() => return stop(ended, running, &shutdown).await,
+        told = announce => told?,
+        () = shutdown.wait() => {}
+    }
+    let ended = running.join_next().await;
+    stop(ended, running, &shutdown).await
+}
+
+/// Starts every part; each has its own mesh identity and all share one shutdown.
+async fn start(
+    environment: &Environment,
+    folder: &Folder,
+    config: &MeshConfig,
+    products: &Arc<Products>,
+    parts: Vec<(Service, TcpListener)>,
+    shutdown: &Shutdown,
+) -> Result<JoinSet<Result<(), Failure>>, Failure> {
+    let mut running = JoinSet::new();
+    for (service, listener) in parts {
+        let job = Job::read(&folder.with_database(environment, service), service)?;
+        job.migrate().await?;
+        let mesh = Mesh::new(service.name(), config.clone(), Clock::System, shutdown.clone());
+        running.spawn(job.run(mesh, Arc::clone(products), listener));
+    }
+    Ok(running)
+}
+
+/// After the first part has ended, by itself or because it was told to: ends the others and says what was wrong.
+async fn stop(
+    first: Option<Result<Result<(), Failure>, tokio::task::JoinError>>,
+    mut running: JoinSet<Result<(), Failure>>,
+    shutdown: &Shutdown,
+) -> Result<(), Failure> {
+    let mut outcome = first.map_or(Ok(()), flatten);
+    shutdown.trigger();
+    while let Some(ended) = running.join_next().await {
+        outcome = outcome.and(flatten(ended));
+    }
+    outcome
+}
+
+fn flatten(ended: Result<Result<(), Failure>, tokio::task::JoinError>) -> Result<(), Failure> {
+    ended.unwrap_or_else(|error| Err(Failure::stopped(format!("a service stopped: {error}"))))
+}
+
+/// Adds what the environment does not name.
+fn fill(environment: &Environment, folder: &Folder) -> Result<Environment, Failure> {
+    let mut filled = environment.clone();
+    for (key, name) in [("WEFT_SERVICE_SECRET", "service-secret"), ("WEFT_IDENTITY_SECRET", "identity-secret")] {
+        if !names(environment, key) {
+            filled.insert(key.to_owned(), secret(&folder.path, name)?);
+        }
+    }
+    Ok(filled)
+}
+
+/// Whether the environment names a key, itself or as a file.
+fn names(environment: &Environment, key: &str) -> bool {
+    environment.contains_key(key) || environment.contains_key(&format!("{key}_FILE"))
+}
+
+/// The data folder, held by one process at a time.
+struct Folder {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Folder {
+    fn open(path: &Path) -> Result<Folder, Failure> {
+        let cannot = |error: &dyn std::fmt::Display| {
+            Failure::cannot_create(format!("cannot use the data folder {}: {error}; choose another with --data-dir", path.display()))
+        };
+        fs::create_dir_all(path).map_err(|error| cannot(&error))?;
+        let path = fs::canonicalize(path).map_err(|error| cannot(&error))?;
+        let lock = File::create(path.join("lock")).map_err(|error| cannot(&error))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Folder { path, _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(cannot(&"another weft is running on it")),
+            Err(TryLockError::Error(error)) => Err(cannot(&error)),
+        }
+    }
+
+    /// A service's own view: its SQLite file here, unless the environment names a database.
+    fn with_database(&self, environment: &Environment, service: Service) -> Environment {
+        let mut own = environment.clone();
+        if !names(environment, "DATABASE_URL") {
+            let file = self.path.join(format!("{}.db", service.name()));
+            own.insert("DATABASE_URL".to_owned(), format!("sqlite://{}", file.display()));
+        }
+        own
+    }
+}
+
+/// Waits until the edge answers for all parts, makes the demo account and says how to go on.
+async fn announce(
+    environment: &Environment,
+    folder: &Folder,
+    listening: SocketAddr,
+    begun: Instant,
+    products: &Products,
+) -> Result<(), Failure> {
+    let url = demo::reachable(listening);
+    demo::wait_until_ready(&url).await?;
+    let ready_ms = begun.elapsed().as_millis();
+    let password = secret(&folder.path, "demo-password")?;
+    let account = demo::account(environment, products, &url, &password).await?;
+    let text = demo::welcome(environment, &url, &folder.path, ready_ms, account.as_ref());
+    // A closed standard output is no reason to stop serving.
+    let _closed = std::io::stdout().write_all(text.as_bytes());
+    std::future::pending().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_held_by_one_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = Folder::open(folder.path()).unwrap();
+        let refused = Folder::open(folder.path()).map(|_| ()).unwrap_err();
+        assert!(format!("{refused:?}").contains("another weft is running on it"));
+        drop(held);
+        assert!(Folder::open(folder.path()).is_ok());
+    }
+
+    #[test]
+    fn a_named_database_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = Folder::open(folder.path()).unwrap();
+        let named = Environment::from([("DATABASE_URL_FILE".to_owned(), "/run/secrets/url".to_owned())]);
+        assert_eq!(held.with_database(&named, Service::Billing), named);
+        let embedded = held.with_database(&Environment::new(), Service::Billing);
+        assert!(embedded["DATABASE_URL"].ends_with("/billing.db"));
+    }
+}

@@ -1,0 +1,213 @@
+//! Every RPC of the mesh, as everybody who should not call it.
+//!
+//! An RPC without a policy, without a row here or, where it is annotated, without a route fails the test.
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use prost_reflect::{DescriptorPool, Value};
+use serde_json::json;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Status};
+use tonic_prost::ProstCodec;
+use weft_auth::{SERVICE_TOKEN_HEADER, ServiceKey};
+use weft_testing::eventually;
+use weft_testing::mesh::{Mesh, Options, SERVICE_SECRET};
+use weft_testing::persona::{Client, Persona};
+
+use crate::WEFT;
+
+/// Who may call an RPC, stated a second time on purpose.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Who {
+    /// Anybody.
+    Public,
+    /// Signed-in users.
+    User,
+    /// One of these services.
+    Services(&'static [&'static str]),
+}
+
+const SERVICES: &[&str] = &["gateway", "identity", "billing", "storage", "orchestrator", "marketplace", "workspace", "outreach"];
+const ASK_BILLING: &[&str] = &["gateway", "identity", "storage", "orchestrator", "marketplace", "workspace", "outreach"];
+
+/// Every RPC: its path, who may call it.
+const ROWS: &[(&str, Who)] = &[
+    ("/weft.billing.v1.EntitlementService/CheckFeature", Who::Services(ASK_BILLING)),
+    ("/weft.billing.v1.EntitlementService/GetEntitlements", Who::Services(ASK_BILLING)),
+    ("/weft.identity.v1.AuthService/GetMe", Who::User),
+    ("/weft.identity.v1.AuthService/Login", Who::Public),
+    ("/weft.identity.v1.AuthService/Logout", Who::User),
+    ("/weft.identity.v1.AuthService/Refresh", Who::Public),
+    ("/weft.identity.v1.AuthService/Register", Who::Public),
+    ("/weft.identity.v1.KeyService/GetJwks", Who::Public),
+    ("/weft.identity.v1.KeyService/ListRevocations", Who::Services(SERVICES)),
+    ("/weft.orchestrator.v1.ChatService/Chat", Who::User),
+    ("/weft.orchestrator.v1.ChatService/StreamChat", Who::User),
+];
+
+/// A product whose access tokens live for a second.
+fn brief_product(folder: &std::path::Path) {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../products/adiuva.toml")).unwrap();
+    let text: String = text
+        .lines()
+        .map(|line| match line.split('=').next().map(str::trim) {
+            Some("slug") if line.contains("adiuva") => "slug = \"brief\"".to_owned(),
+            Some("hosts") => "hosts = [\"brief.test\"]".to_owned(),
+            Some("access_ttl_s") => "access_ttl_s = 1".to_owned(),
+            _ => line.to_owned(),
+        })
+        .collect::<Vec<_>>()
+        .join("\n");
+    std::fs::write(folder.join("brief.toml"), text).unwrap();
+}
+
+fn rpcs(pool: &DescriptorPool) -> BTreeSet<String> {
+    let methods = pool.services().flat_map(|service| service.methods().collect::<Vec<_>>());
+    methods.map(|method| format!("/{}/{}", method.parent_service().full_name(), method.name())).collect()
+}
+
+/// Calls an RPC with an empty message; what came back is only looked at for its code.
+async fn call(server: &Channel, path: &str, product: &str, metadata: &[(&'static str, String)]) -> Result<(), Status> {
+    let mut client = tonic::client::Grpc::new(server.clone());
+    client.ready().await.unwrap();
+    let mut request = Request::new(());
+    request.set_timeout(Duration::from_secs(10));
+    request.metadata_mut().insert("x-weft-product", product.parse().unwrap());
+    for (key, value) in metadata {
+        request.metadata_mut().insert(*key, value.parse().unwrap());
+    }
+    let answer = client.server_streaming(request, path.parse().unwrap(), ProstCodec::<(), ()>::default()).await?;
+    answer.into_inner().message().await.map(drop)
+}
+
+fn code(outcome: &Result<(), Status>) -> Code {
+    outcome.as_ref().map_or_else(Status::code, |()| Code::Ok)
+}
+
+/// Whether a call got as far as the handler: whatever it answered, it was not turned away at the door.
+fn admitted(outcome: &Result<(), Status>) -> bool {
+    !matches!(code(outcome), Code::Unauthenticated | Code::PermissionDenied | Code::Unimplemented | Code::Unavailable)
+}
+
+fn bearer(token: &str) -> (&'static str, String) {
+    ("authorization", format!("Bearer {token}"))
+}
+
+#[test]
+fn every_rpc_has_a_policy_and_a_row() {
+    let pool = weft_proto::descriptors();
+    let policies = weft_auth::Policies::of(pool).expect("every RPC has a policy");
+    let rows: BTreeSet<String> = ROWS.iter().map(|(path, _)| (*path).to_owned()).collect();
+    assert_eq!(rpcs(pool), rows, "add a row to ROWS for a new RPC");
+    for (path, who) in ROWS {
+        let policy = policies.get(path).unwrap();
+        let callers: Vec<&str> = policy.callers.iter().map(String::as_str).collect();
+        match who {
+            Who::Public => assert_eq!(policy.access, weft_auth::Access::Public, "{path}"),
+            Who::User => assert_eq!(policy.access, weft_auth::Access::User, "{path}"),
+            Who::Services(services) => assert_eq!((policy.access, callers.as_slice()), (weft_auth::Access::Service, *services), "{path}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_rpc_turns_away_whoever_may_not_call_it() {
+    let products = tempfile::tempdir().unwrap();
+    brief_product(products.path());
+    let mut options = Options::new(WEFT);
+    options.environment.push(("WEFT_PRODUCTS_DIR".to_owned(), products.path().display().to_string()));
+    let mesh = Mesh::start(options).await;
+    let user = Persona::register(mesh.edge(), "adiuva", "user@example.com").await;
+    let elsewhere = Persona::register(mesh.edge(), "zerobs", "user@example.com").await;
+    let past = Persona::register(mesh.edge(), "brief", "user@example.com").await;
+    eventually("the brief token to expire", Duration::from_secs(5), || async { past.get("/api/v1/auth/me").await.0 == 401 }).await;
+
+    let edge = Channel::from_shared(mesh.edge().to_owned()).unwrap().connect().await.unwrap();
+    for (path, who) in ROWS {
+        let service = [("identity", &mesh.identities[0]), ("billing", &mesh.billing), ("orchestrator", &mesh.orchestrator)];
+        let (name, process) = service.into_iter().find(|(name, _)| path.starts_with(&format!("/weft.{name}."))).unwrap();
+        let behind = Channel::from_shared(process.url.clone()).unwrap().connect().await.unwrap();
+        for (where_, server) in [("at the edge", &edge), ("at the service", &behind)] {
+            let nobody = call(server, path, "adiuva", &[]).await;
+            let expired = call(server, path, "brief", &[bearer(past.access_token())]).await;
+            let foreign = call(server, path, "adiuva", &[bearer(elsewhere.access_token())]).await;
+            let as_user = call(server, path, "adiuva", &[bearer(user.access_token())]).await;
+            let told = format!("{path} {where_}: nobody {nobody:?}, expired {expired:?}, foreign {foreign:?}, user {as_user:?}");
+            match who {
+                Who::Public => assert!(code(&nobody) != Code::Unimplemented && code(&nobody) != Code::PermissionDenied, "{told}"),
+                // Logging out ends the session the other rows need: only that it is let in is asked, last.
+                Who::User => {
+                    assert_eq!((code(&nobody), code(&expired), code(&foreign)), (Code::Unauthenticated, Code::Unauthenticated, Code::PermissionDenied), "{told}");
+                    assert!(path.ends_with("/Logout") || admitted(&as_user), "{told}");
+                }
+                Who::Services(_) => {
+                    assert_eq!((code(&nobody), code(&as_user)), (Code::Unauthenticated, Code::PermissionDenied), "{told}");
+                }
+            }
+        }
+        if let Who::Services(listed) = who {
+            services_are_told_apart(&behind, &edge, name, path, listed).await;
+        }
+    }
+}
+
+/// A service that is listed is let in; one that is not, one with another secret and one that asks at the edge are not.
+async fn services_are_told_apart(behind: &Channel, edge: &Channel, name: &'static str, path: &str, listed: &[&'static str]) {
+    let token = |secret: &str, caller: &'static str| {
+        let key = ServiceKey::new(&secret.to_owned().into(), caller);
+        vec![(SERVICE_TOKEN_HEADER, key.mint(name))]
+    };
+    for caller in SERVICES {
+        let outcome = call(behind, path, "adiuva", &token(SERVICE_SECRET, caller)).await;
+        assert_eq!(admitted(&outcome), listed.contains(caller), "{path} as {caller}: {outcome:?}");
+    }
+    let stranger = call(behind, path, "adiuva", &token("a secret that nobody here knows", listed[0])).await;
+    assert_eq!(code(&stranger), Code::Unauthenticated, "{path}: {stranger:?}");
+    let outside = call(edge, path, "adiuva", &token(SERVICE_SECRET, listed[0])).await;
+    assert_eq!(code(&outside), Code::Unauthenticated, "{path} from outside: {outside:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_annotated_rpc_has_its_route() {
+    let mesh = Mesh::start(Options::new(WEFT)).await;
+    let client = Client::new(mesh.edge(), "adiuva");
+    let mut routes = 0;
+    for (verb, path) in bindings(weft_proto::descriptors()) {
+        let (status, answer) = match verb.as_str() {
+            "get" => client.get(&path, None).await,
+            "post" => client.post(&path, None, &json!({})).await,
+            other => panic!("{other} {path}: teach this test the verb"),
+        };
+        assert!(![404, 405, 500, 501].contains(&status), "{verb} {path}: {status} {answer}");
+        routes += 1;
+    }
+    assert!(routes >= 8, "{routes} routes");
+    let (status, answer) = client.get("/api/v1/no/such/path", None).await;
+    assert_eq!((status, &answer["error"]["code"]), (404, &json!("not_found")));
+    let (status, answer) = client.get("/api/v1/auth/login", None).await;
+    assert_eq!((status, &answer["error"]["code"]), (405, &json!("method_not_allowed")));
+}
+
+/// Every `google.api.http` binding of every RPC, with variables filled in.
+fn bindings(pool: &DescriptorPool) -> Vec<(String, String)> {
+    let http = pool.get_extension_by_name("google.api.http").unwrap();
+    let mut found = Vec::new();
+    for method in pool.services().flat_map(|service| service.methods().collect::<Vec<_>>()) {
+        let options = method.options();
+        if !options.has_extension(&http) {
+            continue;
+        }
+        let Value::Message(rule) = options.get_extension(&http).into_owned() else { panic!("a rule is a message") };
+        let further = rule.get_field_by_name("additional_bindings").unwrap().into_owned();
+        let further: Vec<_> = further.as_list().unwrap().iter().map(|rule| rule.as_message().unwrap().clone()).collect();
+        for rule in std::iter::once(&rule).chain(&further) {
+            for verb in ["get", "put", "post", "delete", "patch"] {
+                let path = rule.get_field_by_name(verb).unwrap();
+                if rule.has_field_by_name(verb) {
+                    found.push((verb.to_owned(), path.as_str().unwrap().replace(['{', '}'], "")));
+                }
+            }
+        }
+    }
+    found
+}
