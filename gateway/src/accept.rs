@@ -46,7 +46,13 @@ struct Bounds {
 }
 
 /// Accepts connections until the shutdown, then lets them finish for at most `drain_cap`.
-pub async fn accept(edge: Arc<Edge>, config: &Config, listener: TcpListener, stop: CancellationToken, drain_cap: Duration) {
+pub async fn accept(
+    edge: Arc<Edge>,
+    config: &Config,
+    listener: TcpListener,
+    stop: CancellationToken,
+    drain_cap: Duration,
+) {
     let bounds = Arc::new(Bounds {
         header_timeout: Duration::from_millis(config.weft_edge_header_timeout_ms),
         write_timeout: Duration::from_millis(config.weft_edge_write_timeout_ms),
@@ -82,7 +88,10 @@ pub async fn accept(edge: Arc<Edge>, config: &Config, listener: TcpListener, sto
     }
 }
 
-async fn next(listener: &TcpListener, room: &Arc<Semaphore>) -> Option<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
+async fn next(
+    listener: &TcpListener,
+    room: &Arc<Semaphore>,
+) -> Option<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
     let permit = room.clone().acquire_owned().await.ok()?;
     match listener.accept().await {
         Ok((stream, peer)) => Some((stream, peer, permit)),
@@ -125,7 +134,10 @@ async fn serve(edge: Arc<Edge>, stream: TcpStream, peer: SocketAddr, bounds: &Bo
 
 fn http1_builder(bounds: &Bounds) -> http1::Builder {
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(bounds.header_timeout).max_header_size(bounds.max_header_bytes as usize);
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(bounds.header_timeout)
+        .max_header_size(bounds.max_header_bytes as usize);
     builder
 }
 
@@ -145,7 +157,12 @@ fn http2_builder(bounds: &Bounds) -> http2::Builder<TokioExecutor> {
 
 /// Drives a connection to its end. When it is old, or the edge stops, it takes no new requests and may finish what
 /// it has.
-async fn live<C: Future<Output = hyper::Result<()>>>(mut connection: Pin<&mut C>, bounds: &Bounds, stop: CancellationToken, farewell: impl FnOnce(Pin<&mut C>)) {
+async fn live<C: Future<Output = hyper::Result<()>>>(
+    mut connection: Pin<&mut C>,
+    bounds: &Bounds,
+    stop: CancellationToken,
+    farewell: impl FnOnce(Pin<&mut C>),
+) {
     let old = Instant::now() + bounds.age;
     tokio::select! {
         ended = connection.as_mut() => return told(ended),

@@ -52,17 +52,15 @@ pub struct Rules {
     pub stream_limit: Duration,
 }
 
-/// A call that was let in.
-pub struct Admitted {
-    /// Who is calling.
-    pub caller: Caller,
-    /// When it has to be over.
-    pub deadline: Instant,
-}
-
 impl Door {
     /// A door. The error is a sentence about the default product.
-    pub fn new(guard: Guard, entitlements: Entitlements, cache: Cache, products: Arc<Products>, rules: Rules) -> Result<Self, String> {
+    pub fn new(
+        guard: Guard,
+        entitlements: Entitlements,
+        cache: Cache,
+        products: Arc<Products>,
+        rules: Rules,
+    ) -> Result<Self, String> {
         let unknown = || format!("there is no product `{}`", rules.default_product);
         products.get(&rules.default_product).ok_or_else(unknown)?;
         Ok(Door {
@@ -79,19 +77,19 @@ impl Door {
         })
     }
 
-    /// Lets a call of an RPC in, or says why not. The headers are then such that they may go inward: the product
+    /// Lets a call of an RPC in and says until when it may take, or why it is not let in. The headers are then such that they may go inward: the product
     /// and the time are in them, and nothing that only the inside may say.
     ///
     /// # Errors
     /// INVALID_ARGUMENT for an unknown product; what [`Guard::admit`] says; `rate_limited`.
-    pub async fn admit(&self, method: &Method, parts: &mut Parts, peer: SocketAddr) -> Result<Admitted, Status> {
+    pub async fn admit(&self, method: &Method, parts: &mut Parts, peer: SocketAddr) -> Result<Instant, Status> {
         let address = self.address(&parts.headers, peer);
         let deadline = self.time(method, &mut parts.headers);
         self.name_product(parts)?;
         strip_identity(&mut parts.headers, address);
         let caller = self.guard.admit(&method.path, &parts.headers).await?;
         self.limit(&caller, address).await?;
-        Ok(Admitted { caller, deadline })
+        Ok(deadline)
     }
 
     /// Writes down which product the request is for.
@@ -141,7 +139,8 @@ impl Door {
             Decision::Admitted { .. } => Ok(()),
             Decision::Refused { retry_after } => {
                 let details = ErrorDetails::with_retry_info(Some(retry_after));
-                let message = format!("more than {per_minute} requests a minute, come back in {} ms", retry_after.as_millis());
+                let message =
+                    format!("more than {per_minute} requests a minute, come back in {} ms", retry_after.as_millis());
                 Err(Reason::RateLimited.status_with(message, details))
             }
         }
@@ -180,7 +179,12 @@ impl Door {
         if self.trusted_proxies == 0 {
             return peer;
         }
-        let seen: Vec<&str> = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).flat_map(|list| list.split(',')).collect();
+        let seen: Vec<&str> = headers
+            .get_all("x-forwarded-for")
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|list| list.split(','))
+            .collect();
         let place = seen.len().checked_sub(self.trusted_proxies);
         place.and_then(|place| seen[place].trim().parse().ok()).unwrap_or(peer)
     }
@@ -201,9 +205,36 @@ fn strip_identity(headers: &mut HeaderMap, address: IpAddr) {
 pub fn goes_inward(name: &str) -> bool {
     match name {
         // Of this connection, of this body, or of the browser's business.
-        "host" | "connection" | "keep-alive" | "proxy-connection" | "proxy-authorization" | "transfer-encoding" | "upgrade" | "trailer" | "te" | "expect"
-        | "content-length" | "content-type" | "content-encoding" | "accept" | "accept-encoding" | "cookie" | "origin" | "referer" | "cache-control" | "pragma"
-        | "date" | "via" | "forwarded" | "x-real-ip" | "x-tier" | "x-grpc-web" | "grpc-encoding" | "grpc-accept-encoding" | "grpc-status" | "grpc-message" => false,
+        "host"
+        | "connection"
+        | "keep-alive"
+        | "proxy-connection"
+        | "proxy-authorization"
+        | "transfer-encoding"
+        | "upgrade"
+        | "trailer"
+        | "te"
+        | "expect"
+        | "content-length"
+        | "content-type"
+        | "content-encoding"
+        | "accept"
+        | "accept-encoding"
+        | "cookie"
+        | "origin"
+        | "referer"
+        | "cache-control"
+        | "pragma"
+        | "date"
+        | "via"
+        | "forwarded"
+        | "x-real-ip"
+        | "x-tier"
+        | "x-grpc-web"
+        | "grpc-encoding"
+        | "grpc-accept-encoding"
+        | "grpc-status"
+        | "grpc-message" => false,
         "x-forwarded-for" | PRODUCT_HEADER => true,
         _ => {
             // Identity is what the edge found out, never what somebody says. An underscore may be read as a dash.
@@ -217,8 +248,19 @@ pub fn goes_inward(name: &str) -> bool {
 pub fn goes_outward(name: &str) -> bool {
     !matches!(
         name,
-        "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade" | "trailer" | "te" | "content-length" | "content-type" | "date" | "server"
-            | "grpc-encoding" | "grpc-accept-encoding"
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "transfer-encoding"
+            | "upgrade"
+            | "trailer"
+            | "te"
+            | "content-length"
+            | "content-type"
+            | "date"
+            | "server"
+            | "grpc-encoding"
+            | "grpc-accept-encoding"
     ) && !name.starts_with("x-weft-")
         && !name.starts_with("access-control-")
 }
@@ -226,7 +268,8 @@ pub fn goes_outward(name: &str) -> bool {
 /// The id of a request: what the client calls it, if that is harmless, else a new one. It is in the headers then.
 pub fn request_id(headers: &mut HeaderMap) -> Arc<str> {
     let harmless = |text: &&str| {
-        (1..=MAX_REQUEST_ID_BYTES).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+        (1..=MAX_REQUEST_ID_BYTES).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
     };
     let given = headers.get(REQUEST_ID_HEADER).and_then(|value| value.to_str().ok()).filter(harmless);
     let id: Arc<str> = given.map_or_else(|| new_id().into(), Arc::from);
@@ -267,17 +310,35 @@ fn timeout(text: &str) -> Option<Duration> {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn identity_from_outside_stays_outside() {
-        for name in ["x-weft-service-token", "x-weft-user", "x-user-id", "x-tier", "grpc-metadata-x-user-id", "x-forwarded-host", "x-real-ip", "x_user_id", "cookie", "connection"] {
+        for name in [
+            "x-weft-service-token",
+            "x-weft-user",
+            "x-user-id",
+            "x-tier",
+            "grpc-metadata-x-user-id",
+            "x-forwarded-host",
+            "x-real-ip",
+            "x_user_id",
+            "cookie",
+            "connection",
+        ] {
             assert!(!goes_inward(name), "{name}");
         }
-        for name in ["authorization", "x-request-id", "idempotency-key", "traceparent", "stripe-signature", "x-weft-product", "user-agent"] {
+        for name in [
+            "authorization",
+            "x-request-id",
+            "idempotency-key",
+            "traceparent",
+            "stripe-signature",
+            "x-weft-product",
+            "user-agent",
+        ] {
             assert!(goes_inward(name), "{name}");
         }
     }

@@ -4,8 +4,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::CONTENT_LENGTH;
 use http::HeaderMap;
+use http::header::CONTENT_LENGTH;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -86,7 +86,8 @@ pub struct BodyLimit {
 /// `payload_too_large` as soon as the limit is known to be passed, DEADLINE_EXCEEDED for a body that does not come,
 /// INVALID_ARGUMENT for one that breaks off.
 pub async fn read_all(body: &mut Option<Incoming>, headers: &HeaderMap, limit: BodyLimit) -> Result<Bytes, Status> {
-    let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|text| text.parse::<u64>().ok());
+    let announced =
+        headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|text| text.parse::<u64>().ok());
     if announced.is_some_and(|length| length > limit.bytes as u64) {
         return Err(too_large(limit.bytes));
     }
@@ -96,11 +97,14 @@ pub async fn read_all(body: &mut Option<Incoming>, headers: &HeaderMap, limit: B
     let mut rest = BytesMut::new();
     loop {
         let so_far = (first.len() + rest.len()) as u64;
-        let until = begun + limit.within.min(limit.patience + Duration::from_millis(so_far * 1000 / MIN_BYTES_A_SECOND));
+        let until =
+            begun + limit.within.min(limit.patience + Duration::from_millis(so_far * 1000 / MIN_BYTES_A_SECOND));
         let frame = tokio::time::timeout_at(until, body.frame()).await;
-        let frame = frame.map_err(|_elapsed| Reason::DeadlineExceeded.status("the request body did not arrive in time"))?;
+        let frame =
+            frame.map_err(|_elapsed| Reason::DeadlineExceeded.status("the request body did not arrive in time"))?;
         let Some(frame) = frame else { break };
-        let frame = frame.map_err(|_error| Reason::InvalidArgument.status("the request body broke off or is malformed"))?;
+        let frame =
+            frame.map_err(|_error| Reason::InvalidArgument.status("the request body broke off or is malformed"))?;
         let Ok(data) = frame.into_data() else { continue };
         if first.len() + rest.len() + data.len() > limit.bytes {
             return Err(too_large(limit.bytes));

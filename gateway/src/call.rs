@@ -64,7 +64,13 @@ pub async fn start(method: &Method, headers: &HeaderMap, frame: Bytes, deadline:
 ///
 /// # Errors
 /// UNAVAILABLE, DEADLINE_EXCEEDED, `payload_too_large`. What the service itself says is in the answer.
-pub async fn unary(method: &Method, headers: &HeaderMap, frame: Bytes, deadline: Instant, limit: usize) -> Result<Answer, Status> {
+pub async fn unary(
+    method: &Method,
+    headers: &HeaderMap,
+    frame: Bytes,
+    deadline: Instant,
+    limit: usize,
+) -> Result<Answer, Status> {
     let call = async {
         let reply = method.upstream.call(|| head(method, headers), frame).await?;
         check(&reply)?;
@@ -105,7 +111,9 @@ pub fn check(reply: &Reply) -> Result<(), Status> {
     let grpc = |value: &HeaderValue| value.as_bytes().starts_with(b"application/grpc");
     match reply.head.status {
         StatusCode::OK if reply.head.headers.get(CONTENT_TYPE).is_some_and(grpc) => Ok(()),
-        StatusCode::NOT_FOUND | StatusCode::OK => Err(Reason::Unimplemented.status("the service behind the edge does not speak gRPC there")),
+        StatusCode::NOT_FOUND | StatusCode::OK => {
+            Err(Reason::Unimplemented.status("the service behind the edge does not speak gRPC there"))
+        }
         _ => Err(Reason::Unavailable.status("what stands before the service refused the call, try again")),
     }
 }

@@ -1,12 +1,17 @@
 //! Which web pages may call the edge (AD-10). An origin that is not allowed is never echoed.
-use http::header::{ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, VARY};
+use http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, VARY,
+};
 use http::{HeaderMap, HeaderValue};
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE");
 const HEADERS: HeaderValue = HeaderValue::from_static(
     "authorization, content-type, x-weft-product, x-request-id, idempotency-key, if-match, x-grpc-web, x-user-agent, grpc-timeout, connect-protocol-version, connect-timeout-ms",
 );
-const EXPOSED: HeaderValue = HeaderValue::from_static("grpc-status, grpc-message, grpc-status-details-bin, x-request-id, retry-after, etag, location");
+const EXPOSED: HeaderValue = HeaderValue::from_static(
+    "grpc-status, grpc-message, grpc-status-details-bin, x-request-id, retry-after, etag, location",
+);
 /// For how long a browser need not ask again, in seconds.
 const MAX_AGE_S: HeaderValue = HeaderValue::from_static("7200");
 
@@ -26,7 +31,12 @@ enum Pattern {
 impl Origins {
     /// Parses the comma-separated list. The error says which entry cannot be understood.
     pub fn parse(list: &str) -> Result<Origins, String> {
-        list.split(',').map(str::trim).filter(|entry| !entry.is_empty()).map(Pattern::parse).collect::<Result<_, _>>().map(Origins)
+        list.split(',')
+            .map(str::trim)
+            .filter(|entry| !entry.is_empty())
+            .map(Pattern::parse)
+            .collect::<Result<_, _>>()
+            .map(Origins)
     }
 
     /// Whether a page of this origin may call.
@@ -37,7 +47,11 @@ impl Origins {
 
 impl Pattern {
     fn parse(entry: &str) -> Result<Pattern, String> {
-        let wrong = || format!("`{entry}` is not an origin; write scheme://host, scheme://host:port, scheme://host:* or scheme://*");
+        let wrong = || {
+            format!(
+                "`{entry}` is not an origin; write scheme://host, scheme://host:port, scheme://host:* or scheme://*"
+            )
+        };
         let (scheme, host) = entry.split_once("://").ok_or_else(wrong)?;
         let plain = |text: &str| !text.is_empty() && !text.contains(['*', '/', ' ', '@', '?', '#']);
         if !plain(scheme) {
@@ -57,12 +71,14 @@ impl Pattern {
             Pattern::Exact(exact) => origin == exact,
             Pattern::AnyPort(base) => match origin.strip_prefix(base.as_str()) {
                 Some("") => true,
-                Some(rest) => rest.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok() && !port.starts_with('+')),
+                Some(rest) => {
+                    rest.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok() && !port.starts_with('+'))
+                }
                 None => false,
             },
-            Pattern::AnyHost(scheme) => {
-                origin.strip_prefix(scheme.as_str()).is_some_and(|host| host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':')))
-            }
+            Pattern::AnyHost(scheme) => origin.strip_prefix(scheme.as_str()).is_some_and(|host| {
+                host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':'))
+            }),
         }
     }
 }
@@ -114,7 +130,8 @@ mod tests {
 
     #[test]
     fn patterns_that_allow_too_much_are_refused() {
-        for bad in ["*", "http://*", "https://*", "http://*.example", "localhost:3000", "http://localhost:*/x", "null"] {
+        for bad in ["*", "http://*", "https://*", "http://*.example", "localhost:3000", "http://localhost:*/x", "null"]
+        {
             assert!(Origins::parse(bad).is_err(), "{bad}");
         }
         assert_eq!(Origins::parse("").unwrap(), Origins(Vec::new()));

@@ -3,7 +3,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, ORIGIN, X_CONTENT_TYPE_OPTIONS};
+use http::header::{
+    ACCESS_CONTROL_REQUEST_METHOD, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, ORIGIN, X_CONTENT_TYPE_OPTIONS,
+};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
@@ -17,7 +19,7 @@ use crate::body::{BodyLimit, EdgeBody, drain};
 use crate::cors::{self, Origins};
 use crate::error::{error_response, trailers_only};
 use crate::grpc::{self, Dialect, grpc};
-use crate::health::Health;
+use crate::health::{Health, OWN_PATHS};
 use crate::methods::Methods;
 use crate::rest::{self, rest};
 use crate::routes::Found;
@@ -75,7 +77,11 @@ impl Edge {
         let mut body = Some(body);
         let id = request_id(&mut parts.headers);
         let id_header = parts.headers.get(REQUEST_ID_HEADER).cloned();
-        let origin = parts.headers.get(ORIGIN).filter(|origin| origin.to_str().is_ok_and(|origin| self.origins.allow(origin))).cloned();
+        let origin = parts
+            .headers
+            .get(ORIGIN)
+            .filter(|origin| origin.to_str().is_ok_and(|origin| self.origins.allow(origin)))
+            .cloned();
         let mut response = match fault(&parts, arrival.fault) {
             Some(fault) => {
                 let mut response = error_response(&Reason::InvalidArgument.status(fault), &id);
@@ -105,8 +111,18 @@ impl Edge {
         response
     }
 
-    async fn dispatch(&self, parts: Parts, body: &mut Option<Incoming>, peer: SocketAddr, id: Arc<str>, allowed_origin: bool) -> Response<EdgeBody> {
-        if parts.method == Method::OPTIONS && parts.headers.contains_key(ORIGIN) && parts.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
+    async fn dispatch(
+        &self,
+        parts: Parts,
+        body: &mut Option<Incoming>,
+        peer: SocketAddr,
+        id: Arc<str>,
+        allowed_origin: bool,
+    ) -> Response<EdgeBody> {
+        if parts.method == Method::OPTIONS
+            && parts.headers.contains_key(ORIGIN)
+            && parts.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+        {
             return preflight(allowed_origin, &id);
         }
         match parts.headers.get(CONTENT_TYPE).and_then(Dialect::of) {
@@ -122,31 +138,35 @@ impl Edge {
                 let call = rest::Call { binding, segments, peer, request_id: id.clone() };
                 rest(self, call, parts, body).await.unwrap_or_else(|status| error_response(&status, &id))
             }
-            Found::WrongVerb(allowed) => {
-                let names: Vec<&str> = allowed.iter().map(Method::as_str).collect();
-                let mut response = error_response(&Reason::MethodNotAllowed.status(format!("use {}", names.join(" or "))), &id);
-                if let Ok(value) = HeaderValue::try_from(names.join(", ")) {
-                    response.headers_mut().insert(ALLOW, value);
-                }
-                response
-            }
+            Found::WrongVerb(allowed) => wrong_verb(&allowed, &id),
+            Found::Nothing if OWN_PATHS.contains(&parts.uri.path()) => wrong_verb(&[Method::GET, Method::HEAD], &id),
             Found::Nothing => error_response(&Reason::NotFound.status("there is no such path"), &id),
             Found::Bad(bad) => error_response(&Reason::InvalidArgument.status(bad.to_string()), &id),
         }
     }
 
-    async fn grpc(&self, dialect: Dialect, parts: Parts, body: &mut Option<Incoming>, peer: SocketAddr, id: Arc<str>) -> Response<EdgeBody> {
+    async fn grpc(
+        &self,
+        dialect: Dialect,
+        parts: Parts,
+        body: &mut Option<Incoming>,
+        peer: SocketAddr,
+        id: Arc<str>,
+    ) -> Response<EdgeBody> {
         if parts.method != Method::POST {
-            let mut response = error_response(&Reason::MethodNotAllowed.status("use POST"), &id);
-            response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
-            return response;
+            return wrong_verb(&[Method::POST], &id);
         }
         if dialect == Dialect::Native {
             if parts.version < Version::HTTP_2 {
-                return error_response(&Reason::UnsupportedMediaType.status("gRPC needs HTTP/2; use grpc-web or JSON over HTTP/1.1"), &id);
+                return error_response(
+                    &Reason::UnsupportedMediaType.status("gRPC needs HTTP/2; use grpc-web or JSON over HTTP/1.1"),
+                    &id,
+                );
             }
             if self.health.serves(parts.uri.path()) {
-                let Some(body) = body.take() else { return trailers_only(&Status::internal(""), dialect.content_type()) };
+                let Some(body) = body.take() else {
+                    return trailers_only(&Status::internal(""), dialect.content_type());
+                };
                 return self.health.grpc(Request::from_parts(parts, body)).await;
             }
         }
@@ -166,6 +186,16 @@ fn fault(parts: &Parts, framing: Option<&'static str>) -> Option<&'static str> {
         return Some("the request names no path");
     }
     None
+}
+
+/// The path exists, but with these methods only.
+fn wrong_verb(allowed: &[Method], id: &str) -> Response<EdgeBody> {
+    let names: Vec<&str> = allowed.iter().map(Method::as_str).collect();
+    let mut response = error_response(&Reason::MethodNotAllowed.status(format!("use {}", names.join(" or "))), id);
+    if let Ok(value) = HeaderValue::try_from(names.join(", ")) {
+        response.headers_mut().insert(ALLOW, value);
+    }
+    response
 }
 
 /// A browser asks whether it may call.

@@ -82,7 +82,8 @@ fn details(status: &Status) -> Vec<Value> {
     let details = status.get_error_details();
     let mut shown = Vec::new();
     let mut show = |name: &str, fields: Value| {
-        let mut detail = Map::from_iter([("@type".to_owned(), json!(format!("type.googleapis.com/google.rpc.{name}")))]);
+        let mut detail =
+            Map::from_iter([("@type".to_owned(), json!(format!("type.googleapis.com/google.rpc.{name}")))]);
         if let Value::Object(fields) = fields {
             detail.extend(fields);
         }
@@ -95,22 +96,38 @@ fn details(status: &Status) -> Vec<Value> {
         show("RetryInfo", json!({"retry_delay": format!("{}s", delay.as_secs_f64())}));
     }
     if let Some(bad) = details.bad_request() {
-        let fields: Vec<Value> = bad.field_violations.iter().map(|one| json!({"field": one.field, "description": one.description})).collect();
+        let fields: Vec<Value> = bad
+            .field_violations
+            .iter()
+            .map(|one| json!({"field": one.field, "description": one.description}))
+            .collect();
         show("BadRequest", json!({"field_violations": fields}));
     }
     if let Some(failure) = details.quota_failure() {
-        let all: Vec<Value> = failure.violations.iter().map(|one| json!({"subject": one.subject, "description": one.description})).collect();
+        let all: Vec<Value> = failure
+            .violations
+            .iter()
+            .map(|one| json!({"subject": one.subject, "description": one.description}))
+            .collect();
         show("QuotaFailure", json!({"violations": all}));
     }
     if let Some(failure) = details.precondition_failure() {
-        let all: Vec<Value> = failure.violations.iter().map(|one| json!({"type": one.r#type, "subject": one.subject, "description": one.description})).collect();
+        let all: Vec<Value> = failure
+            .violations
+            .iter()
+            .map(|one| json!({"type": one.r#type, "subject": one.subject, "description": one.description}))
+            .collect();
         show("PreconditionFailure", json!({"violations": all}));
     }
     if let Some(info) = details.resource_info() {
-        show("ResourceInfo", json!({"resource_type": info.resource_type, "resource_name": info.resource_name, "description": info.description}));
+        show(
+            "ResourceInfo",
+            json!({"resource_type": info.resource_type, "resource_name": info.resource_name, "description": info.description}),
+        );
     }
     if let Some(help) = details.help() {
-        let links: Vec<Value> = help.links.iter().map(|link| json!({"description": link.description, "url": link.url})).collect();
+        let links: Vec<Value> =
+            help.links.iter().map(|link| json!({"description": link.description, "url": link.url})).collect();
         show("Help", json!({"links": links}));
     }
     if let Some(message) = details.localized_message() {

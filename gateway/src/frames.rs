@@ -34,7 +34,8 @@ fn prefix(bytes: &[u8]) -> Option<(u8, usize)> {
 /// # Errors
 /// `payload_too_large`, UNIMPLEMENTED for a compressed message, INVALID_ARGUMENT for anything else.
 pub fn check_one(body: &[u8], limit: usize) -> Result<(), Status> {
-    let (flag, length) = prefix(body).ok_or_else(|| Reason::InvalidArgument.status("send one message, framed as gRPC frames it"))?;
+    let (flag, length) =
+        prefix(body).ok_or_else(|| Reason::InvalidArgument.status("send one message, framed as gRPC frames it"))?;
     check_prefix(flag, length, limit)?;
     if length != body.len() - PREFIX {
         return Err(Reason::InvalidArgument.status("the length of the message is not that of the body"));
@@ -206,7 +207,9 @@ mod tests {
     #[test]
     fn a_body_is_one_message_or_refused() {
         assert!(check_one(&[0, 0, 0, 0, 1, 9], 10).is_ok());
-        for bad in [&[] as &[u8], &[0, 0, 0, 0], &[0, 0, 0, 0, 2, 9], &[0, 0, 0, 0, 0, 9], &[2, 0, 0, 0, 0], &[1, 0, 0, 0, 0]] {
+        for bad in
+            [&[] as &[u8], &[0, 0, 0, 0], &[0, 0, 0, 0, 2, 9], &[0, 0, 0, 0, 0, 9], &[2, 0, 0, 0, 0], &[1, 0, 0, 0, 0]]
+        {
             assert!(check_one(bad, 10).is_err(), "{bad:?}");
         }
     }

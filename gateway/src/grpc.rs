@@ -1,4 +1,4 @@
-//! gRPC and grpc-web: messages pass as they are, the edge looks at their lengths only.
+//! gRPC and grpc-web: messages pass as they are; the edge only looks whether they are messages.
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant as Begun;
@@ -26,6 +26,7 @@ use crate::frames::{Meter, PREFIX, Splitter, check_one, trailer_frame};
 use crate::meters::{Entry, Protocol};
 use crate::methods::Method;
 use crate::relay::{Mode, Relay, RelayBody, code_of};
+use crate::transcode::check_message;
 use crate::upstream::{Call, Reply};
 
 /// How a gRPC client speaks.
@@ -105,18 +106,24 @@ enum Made {
     Stream(Response<EdgeBody>, Relay, Mode),
 }
 
-async fn forward(edge: &Edge, method: &Arc<Method>, request: &Request, parts: &mut Parts, body: &mut Option<Incoming>) -> Result<Made, Status> {
+async fn forward(
+    edge: &Edge,
+    method: &Arc<Method>,
+    request: &Request,
+    parts: &mut Parts,
+    body: &mut Option<Incoming>,
+) -> Result<Made, Status> {
     check_metadata(&parts.headers)?;
-    let admitted = edge.door.admit(method, parts, request.peer).await?;
+    let deadline = edge.door.admit(method, parts, request.peer).await?;
     if method.client_streaming {
-        return streaming(edge, method, request, parts, body, admitted.deadline).await;
+        return streaming(edge, method, request, parts, body, deadline).await;
     }
-    let frame = read_frame(edge, request.dialect, &parts.headers, body).await?;
+    let frame = read_frame(edge, method, request.dialect, &parts.headers, body).await?;
     if method.server_streaming || request.dialect == Dialect::Native {
-        let reply = start(method, &parts.headers, frame, admitted.deadline).await?;
-        return Ok(relayed(request.dialect, method, reply, admitted.deadline, None));
+        let reply = start(method, &parts.headers, frame, deadline).await?;
+        return Ok(relayed(request.dialect, method, reply, deadline, None));
     }
-    let answer = unary(method, &parts.headers, frame, admitted.deadline, edge.limits.response_bytes).await?;
+    let answer = unary(method, &parts.headers, frame, deadline, edge.limits.response_bytes).await?;
     let code = code_of(&answer.trailers);
     if answer.headers.contains_key("grpc-status") {
         return Ok(Made::Whole(with_headers(request.dialect, &answer.headers, EdgeBody::empty()), code));
@@ -135,7 +142,13 @@ async fn forward(edge: &Edge, method: &Arc<Method>, request: &Request, parts: &m
 }
 
 /// The one message of a call whose requests do not stream.
-async fn read_frame(edge: &Edge, dialect: Dialect, headers: &HeaderMap, body: &mut Option<Incoming>) -> Result<Bytes, Status> {
+async fn read_frame(
+    edge: &Edge,
+    method: &Method,
+    dialect: Dialect,
+    headers: &HeaderMap,
+    body: &mut Option<Incoming>,
+) -> Result<Bytes, Status> {
     let mut bytes = edge.limits.message_bytes + PREFIX;
     if dialect == Dialect::WebText {
         bytes = bytes / 3 * 4 + 64;
@@ -145,6 +158,8 @@ async fn read_frame(edge: &Edge, dialect: Dialect, headers: &HeaderMap, body: &m
         frame = from_base64(&frame)?;
     }
     check_one(&frame, edge.limits.message_bytes)?;
+    check_message(&method.tables, method.input, &frame[PREFIX..])
+        .map_err(|error| Reason::InvalidArgument.status(format!("the request cannot be decoded: {error}")))?;
     Ok(frame)
 }
 
@@ -161,7 +176,14 @@ fn from_base64(text: &[u8]) -> Result<Bytes, Status> {
 }
 
 /// A call whose requests stream: they are sent on as they come while the answer comes back.
-async fn streaming(edge: &Edge, method: &Arc<Method>, request: &Request, parts: &Parts, body: &mut Option<Incoming>, deadline: Instant) -> Result<Made, Status> {
+async fn streaming(
+    edge: &Edge,
+    method: &Arc<Method>,
+    request: &Request,
+    parts: &Parts,
+    body: &mut Option<Incoming>,
+    deadline: Instant,
+) -> Result<Made, Status> {
     if request.dialect != Dialect::Native {
         return Err(Reason::Unimplemented.status("requests cannot stream over grpc-web, use gRPC"));
     }
@@ -214,7 +236,13 @@ async fn push(send: &mut SendStream<Bytes>, mut data: Bytes) -> Option<()> {
     Some(())
 }
 
-fn relayed(dialect: Dialect, method: &Arc<Method>, reply: Reply, deadline: Instant, upload: Option<(JoinSet<()>, Refusal)>) -> Made {
+fn relayed(
+    dialect: Dialect,
+    method: &Arc<Method>,
+    reply: Reply,
+    deadline: Instant,
+    upload: Option<(JoinSet<()>, Refusal)>,
+) -> Made {
     if reply.head.headers.contains_key("grpc-status") {
         let code = code_of(&reply.head.headers);
         return Made::Whole(with_headers(dialect, &reply.head.headers, EdgeBody::empty()), code);

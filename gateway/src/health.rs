@@ -25,7 +25,8 @@ use crate::upstream::Upstream;
 /// Paths of the edge itself, which no annotation may take.
 pub const OWN_PATHS: [&str; 4] = ["/health", "/health/detailed", "/api/v1/health", "/metrics"];
 /// gRPC services that the edge answers itself.
-const OWN_SERVICES: [&str; 3] = ["/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/"];
+const OWN_SERVICES: [&str; 3] =
+    ["/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/"];
 /// How long a service may think about how it is.
 const PROBE_WITHIN: Duration = Duration::from_secs(1);
 /// `HealthCheckResponse { status: SERVING }` on the wire.
@@ -72,16 +73,30 @@ impl Health {
     /// Every service by name, with what it says and how long it took. 503 if a service of the mesh is not well.
     async fn detailed(&self, draining: bool) -> Response<EdgeBody> {
         let probed = join_all(self.upstreams.iter().map(|upstream| probe(upstream))).await;
-        let broken: Vec<&str> = self.upstreams.iter().zip(&probed).filter(|(_, (well, _))| !well).map(|(upstream, _)| upstream.name()).collect();
+        let broken: Vec<&str> = self
+            .upstreams
+            .iter()
+            .zip(&probed)
+            .filter(|(_, (well, _))| !well)
+            .map(|(upstream, _)| upstream.name())
+            .collect();
         let needed = self.upstreams.iter().any(|upstream| upstream.is_ours() && broken.contains(&upstream.name()));
-        let services: serde_json::Map<String, Value> = self.upstreams.iter().zip(&probed).map(|(upstream, (_, told))| (upstream.name().to_owned(), told.clone())).collect();
+        let services: serde_json::Map<String, Value> = self
+            .upstreams
+            .iter()
+            .zip(&probed)
+            .map(|(upstream, (_, told))| (upstream.name().to_owned(), told.clone()))
+            .collect();
         let word = match (draining, broken.is_empty()) {
             (true, _) => "draining",
             (false, true) => "ok",
             (false, false) => "degraded",
         };
         let status = if needed || draining { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
-        edge::json(status, &json!({"status": word, "version": env!("CARGO_PKG_VERSION"), "broken": broken, "services": services}))
+        edge::json(
+            status,
+            &json!({"status": word, "version": env!("CARGO_PKG_VERSION"), "broken": broken, "services": services}),
+        )
     }
 
     /// Whether the edge answers this gRPC path itself.
@@ -96,7 +111,10 @@ impl Health {
             Ok(response) => response.map(EdgeBody::Tonic),
             Err(error) => {
                 tracing::error!(%error, "health or reflection failed");
-                trailers_only(&Status::internal("something went wrong on our side"), HeaderValue::from_static("application/grpc"))
+                trailers_only(
+                    &Status::internal("something went wrong on our side"),
+                    HeaderValue::from_static("application/grpc"),
+                )
             }
         }
     }
@@ -128,7 +146,10 @@ async fn ask(upstream: &Upstream) -> Result<(), &'static str> {
         *request.uri_mut() = uri.clone();
         *request.version_mut() = Version::HTTP_2;
         let headers = [("content-type", "application/grpc"), ("te", "trailers"), ("grpc-timeout", "1S")];
-        *request.headers_mut() = headers.into_iter().map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value))).collect::<HeaderMap>();
+        *request.headers_mut() = headers
+            .into_iter()
+            .map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect::<HeaderMap>();
         request
     };
     let mut reply = upstream.call(head, frames::seal(frames::begin(0))).await.map_err(|_status| "cannot be reached")?;

@@ -37,8 +37,16 @@ pub fn http_rules(method: &MethodDescriptor) -> Result<Vec<HttpRule>, String> {
 }
 
 fn one(rule: &DynamicMessage) -> Result<HttpRule, String> {
-    let text = |name: &str| rule.get_field_by_name(name).and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default();
-    let verbs = [("get", Method::GET), ("put", Method::PUT), ("post", Method::POST), ("delete", Method::DELETE), ("patch", Method::PATCH)];
+    let text = |name: &str| {
+        rule.get_field_by_name(name).and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+    };
+    let verbs = [
+        ("get", Method::GET),
+        ("put", Method::PUT),
+        ("post", Method::POST),
+        ("delete", Method::DELETE),
+        ("patch", Method::PATCH),
+    ];
     for (name, verb) in verbs {
         let template = text(name);
         if !template.is_empty() {

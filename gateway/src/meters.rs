@@ -57,7 +57,11 @@ impl Meters {
     fn record(&self, protocol: Protocol, code: Code, seconds: f64) {
         let requests = &self.requests[protocol as usize][code as usize % CODES];
         let counter = || {
-            let labels = [("rpc", self.rpc.to_string()), ("protocol", protocol.name().to_owned()), ("code", status_name(code).to_owned())];
+            let labels = [
+                ("rpc", self.rpc.to_string()),
+                ("protocol", protocol.name().to_owned()),
+                ("code", status_name(code).to_owned()),
+            ];
             metrics::counter!("weft_edge_requests_total", &labels)
         };
         requests.get_or_init(counter).increment(1);

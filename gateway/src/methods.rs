@@ -47,7 +47,11 @@ pub struct Methods {
 impl Methods {
     /// Adds every method of a pool whose service is answered by an upstream; `upstream_of` is asked with the
     /// service's full name. The error is a sentence about the descriptors.
-    pub fn add(&mut self, pool: &DescriptorPool, upstream_of: impl Fn(&str) -> Option<Arc<Upstream>>) -> Result<(), String> {
+    pub fn add(
+        &mut self,
+        pool: &DescriptorPool,
+        upstream_of: impl Fn(&str) -> Option<Arc<Upstream>>,
+    ) -> Result<(), String> {
         let tables = Arc::new(Tables::new(pool));
         for service in pool.services() {
             let Some(upstream) = upstream_of(service.full_name()) else { continue };
@@ -58,9 +62,15 @@ impl Methods {
         Ok(())
     }
 
-    fn add_method(&mut self, descriptor: &MethodDescriptor, tables: &Arc<Tables>, upstream: &Arc<Upstream>) -> Result<(), String> {
+    fn add_method(
+        &mut self,
+        descriptor: &MethodDescriptor,
+        tables: &Arc<Tables>,
+        upstream: &Arc<Upstream>,
+    ) -> Result<(), String> {
         let rpc = format!("{}/{}", descriptor.parent_service().full_name(), descriptor.name());
-        let message = |name: &str| tables.id(name).ok_or_else(|| format!("{rpc}: its message {name} is not in the descriptors"));
+        let message =
+            |name: &str| tables.id(name).ok_or_else(|| format!("{rpc}: its message {name} is not in the descriptors"));
         let path = format!("/{rpc}");
         let method = Arc::new(Method {
             uri: upstream.uri(PathAndQuery::try_from(path.as_str()).map_err(|error| format!("{rpc}: {error}"))?),
@@ -87,10 +97,5 @@ impl Methods {
     /// The RPC with this path.
     pub fn get(&self, path: &str) -> Option<&Arc<Method>> {
         self.by_path.get(path)
-    }
-
-    /// Whether any RPC is answered by this upstream.
-    pub fn any_of(&self, upstream: &Arc<Upstream>) -> bool {
-        self.by_path.values().any(|method| Arc::ptr_eq(&method.upstream, upstream))
     }
 }

@@ -18,8 +18,8 @@ use tonic::{Code, Status};
 use weft_core::Reason;
 
 use crate::error::{error_json, trailers};
-use crate::grpc::Refusal;
 use crate::frames::{self, Splitter, trailer_frame};
+use crate::grpc::Refusal;
 use crate::meters::Entry;
 use crate::routes::Binding;
 use crate::transcode::{find_bytes, write_field, write_message};
@@ -48,8 +48,19 @@ pub struct Relay {
 
 impl Relay {
     /// The rest of an answer.
-    pub fn new(reply: Reply, upstream: Arc<Upstream>, deadline: Instant, upload: Option<(JoinSet<()>, Refusal)>) -> Self {
-        Relay { stream: Some(reply.stream), upstream, deadline: Box::pin(sleep_until(deadline)), upload, _load: reply.load }
+    pub fn new(
+        reply: Reply,
+        upstream: Arc<Upstream>,
+        deadline: Instant,
+        upload: Option<(JoinSet<()>, Refusal)>,
+    ) -> Self {
+        Relay {
+            stream: Some(reply.stream),
+            upstream,
+            deadline: Box::pin(sleep_until(deadline)),
+            upload,
+            _load: reply.load,
+        }
     }
 
     /// What comes next. After the end it is the end again.
@@ -209,7 +220,9 @@ impl Body for RelayBody {
             if this.over {
                 return match &this.mode {
                     // A raw body has no place for an error but being cut.
-                    Mode::Raw(_) if this.entry.failed() => Poll::Ready(Some(Err(Reason::Unavailable.status("the service broke off its answer")))),
+                    Mode::Raw(_) if this.entry.failed() => {
+                        Poll::Ready(Some(Err(Reason::Unavailable.status("the service broke off its answer"))))
+                    }
                     _ => Poll::Ready(None),
                 };
             }

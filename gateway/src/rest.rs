@@ -42,7 +42,12 @@ pub struct Call<'a> {
 ///
 /// # Errors
 /// What the caller did wrong, what the policy refuses, what the service says.
-pub async fn rest(edge: &Edge, call: Call<'_>, mut parts: Parts, body: &mut Option<Incoming>) -> Result<Response<EdgeBody>, Status> {
+pub async fn rest(
+    edge: &Edge,
+    call: Call<'_>,
+    mut parts: Parts,
+    body: &mut Option<Incoming>,
+) -> Result<Response<EdgeBody>, Status> {
     let method = &call.binding.method;
     let protocol = if method.server_streaming { Protocol::Sse } else { Protocol::Json };
     let mut entry = Entry::new(method.clone(), protocol, call.request_id.clone(), Begun::now());
@@ -68,27 +73,32 @@ enum Made {
 async fn answer(edge: &Edge, call: &Call<'_>, parts: &mut Parts, body: &mut Option<Incoming>) -> Result<Made, Status> {
     let binding = call.binding;
     let method = &binding.method;
-    let admitted = edge.door.admit(method, parts, call.peer).await?;
+    let deadline = edge.door.admit(method, parts, call.peer).await?;
     let bytes = read_body(edge, binding, &parts.headers, body).await?;
     let frame = frames::seal(request(edge, call, parts, &bytes)?);
     drop(bytes);
     if method.server_streaming {
-        let reply = start(method, &parts.headers, frame, admitted.deadline).await?;
+        let reply = start(method, &parts.headers, frame, deadline).await?;
         if reply.head.headers.contains_key("grpc-status") && code_of(&reply.head.headers) != Code::Ok {
             return Err(Status::from_header_map(&reply.head.headers).unwrap_or_else(|| Status::new(Code::Unknown, "")));
         }
         let headers = outward(&reply.head.headers);
-        let relay = Relay::new(reply, method.upstream.clone(), admitted.deadline, None);
+        let relay = Relay::new(reply, method.upstream.clone(), deadline, None);
         return Ok(Made::Stream(headers, Stream::begin(edge, call, relay).await?));
     }
-    let answer = unary(method, &parts.headers, frame, admitted.deadline, edge.limits.response_bytes).await?;
+    let answer = unary(method, &parts.headers, frame, deadline, edge.limits.response_bytes).await?;
     if let Some(status) = answer.error() {
         return Err(status);
     }
     whole(binding, answer).map(Made::Whole)
 }
 
-async fn read_body(edge: &Edge, binding: &Binding, headers: &HeaderMap, body: &mut Option<Incoming>) -> Result<Bytes, Status> {
+async fn read_body(
+    edge: &Edge,
+    binding: &Binding,
+    headers: &HeaderMap,
+    body: &mut Option<Incoming>,
+) -> Result<Bytes, Status> {
     if binding.body == BodyRule::None {
         return Ok(Bytes::new());
     }
@@ -126,10 +136,13 @@ fn request(edge: &Edge, call: &Call, parts: &Parts, body: &[u8]) -> Result<Vec<u
         _ if binding.raw_request => wire = raw_request(binding, parts, body, wire),
         _ if body.is_empty() => {}
         BodyRule::All => wire = read_message(tables, input, body, edge.limits.json_depth, wire).map_err(invalid)?,
-        BodyRule::Field(field) => wire = read_field(tables, input, field, body, edge.limits.json_depth, wire).map_err(invalid)?,
+        BodyRule::Field(field) => {
+            wire = read_field(tables, input, field, body, edge.limits.json_depth, wire).map_err(invalid)?
+        }
     }
     for (field, text) in binding.captured(&call.segments) {
-        set_text(tables, input, field, &text, &mut wire).map_err(|error| invalid(format!("a variable of the path {error}")))?;
+        set_text(tables, input, field, &text, &mut wire)
+            .map_err(|error| invalid(format!("a variable of the path {error}")))?;
     }
     if let Some(query) = parts.uri.query() {
         read_query(binding, query, &mut wire)?;
@@ -138,7 +151,8 @@ fn request(edge: &Edge, call: &Call, parts: &Parts, body: &[u8]) -> Result<Vec<u
 }
 
 fn raw_request(binding: &Binding, parts: &Parts, body: &[u8], mut wire: Vec<u8>) -> Vec<u8> {
-    let content_type = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("application/octet-stream");
+    let content_type =
+        parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("application/octet-stream");
     let mut raw = Vec::with_capacity(body.len() + content_type.len() + 16);
     put_bytes_field(&mut raw, 1, content_type.as_bytes());
     put_bytes_field(&mut raw, 2, body);
@@ -159,7 +173,8 @@ fn read_query(binding: &Binding, query: &str, wire: &mut Vec<u8>) -> Result<(), 
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let decoded = path::decode(name, true).zip(path::decode(value, true));
-        let (name, value) = decoded.ok_or_else(|| Reason::InvalidArgument.status("the query has a malformed percent-escape"))?;
+        let (name, value) =
+            decoded.ok_or_else(|| Reason::InvalidArgument.status("the query has a malformed percent-escape"))?;
         let shown: String = name.chars().take(64).collect();
         let invalid = |what: &str| Reason::InvalidArgument.status(format!("query parameter {shown}: {what}"));
         let field = method.tables.path(method.input, &name).ok_or_else(|| invalid("there is no such field"))?;
@@ -186,7 +201,8 @@ fn read_query(binding: &Binding, query: &str, wire: &mut Vec<u8>) -> Result<(), 
 
 /// A unary answer as JSON, or as the bytes it carries.
 fn whole(binding: &Binding, answer: Answer) -> Result<Response<EdgeBody>, Status> {
-    let message = frames::only_message(answer.body)?.ok_or_else(|| Reason::Internal.status("the service's answer has no message"))?;
+    let message = frames::only_message(answer.body)?
+        .ok_or_else(|| Reason::Internal.status("the service's answer has no message"))?;
     let mut headers = outward(&answer.headers);
     let body = if binding.raw_response {
         let (content_type, data) = raw_parts(binding, &message)?;
@@ -214,7 +230,8 @@ fn raw_parts(binding: &Binding, message: &Bytes) -> Result<(HeaderValue, Bytes),
     }
     let content_type = find_bytes(raw, 1).map_err(broken)?.and_then(|text| HeaderValue::from_bytes(text).ok());
     let data = find_bytes(raw, 2).map_err(broken)?.unwrap_or_default();
-    let content_type = content_type.filter(|value| !value.is_empty()).unwrap_or(HeaderValue::from_static("application/octet-stream"));
+    let content_type =
+        content_type.filter(|value| !value.is_empty()).unwrap_or(HeaderValue::from_static("application/octet-stream"));
     Ok((content_type, message.slice_ref(data)))
 }
 
@@ -245,11 +262,12 @@ impl Stream {
         let limit = edge.limits.response_bytes;
         let raw = call.binding.raw_response;
         let mut splitter = Splitter::default();
-        let mut first = None;
-        let mut content_type = HeaderValue::from_static(if raw { "application/octet-stream" } else { "text/event-stream" });
+        let mut content_type =
+            HeaderValue::from_static(if raw { "application/octet-stream" } else { "text/event-stream" });
         // A message may come in pieces, and what a raw body is stands in its first one.
-        loop {
-            let event = if raw { Some(relay.event().await) } else { timeout(FIRST_EVENT_WITHIN, relay.event()).await.ok() };
+        let first = loop {
+            let event =
+                if raw { Some(relay.event().await) } else { timeout(FIRST_EVENT_WITHIN, relay.event()).await.ok() };
             match event {
                 Some(Event::End(trailers)) if code_of(&trailers) != Code::Ok => {
                     return Err(Status::from_header_map(&trailers).unwrap_or_else(|| Status::new(Code::Unknown, "")));
@@ -260,16 +278,12 @@ impl Stream {
                     peek.push(splitter.buffered());
                     if let Some(frame) = peek.next(limit)? {
                         (content_type, _) = raw_parts(call.binding, &frames::message(frame))?;
-                        first = Some(Event::Data(Bytes::new()));
-                        break;
+                        break Some(Event::Data(Bytes::new()));
                     }
                 }
-                other => {
-                    first = other;
-                    break;
-                }
+                other => break other,
             }
-        }
+        };
         let mode = if raw {
             Mode::Raw(splitter)
         } else {

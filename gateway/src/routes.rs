@@ -76,11 +76,14 @@ impl Binding {
     pub fn new(method: Arc<Method>, rule: &HttpRule) -> Result<(Self, Template), String> {
         let template = Template::parse(&rule.template).map_err(|what| format!("{}: {what}", method.rpc))?;
         let wrong = |what: String| format!("{}: {what} (path `{}`)", method.rpc, rule.template);
-        let field = |message, name: &str| method.tables.path(message, name).ok_or_else(|| wrong(format!("there is no field `{name}`")));
+        let field = |message, name: &str| {
+            method.tables.path(message, name).ok_or_else(|| wrong(format!("there is no field `{name}`")))
+        };
         let mut captures = Vec::new();
         for variable in &template.variables {
             let path = field(method.input, &variable.field)?;
-            if !matches!(method.tables.at(method.input, &path), Some((_, kind, Label::Plain | Label::Optional)) if !matches!(kind, Kind::Message(_))) {
+            if !matches!(method.tables.at(method.input, &path), Some((_, kind, Label::Plain | Label::Optional)) if !matches!(kind, Kind::Message(_)))
+            {
                 return Err(wrong(format!("the field `{}` cannot stand in a path", variable.field)));
             }
             captures.push((path, variable.from, variable.to));
@@ -90,11 +93,15 @@ impl Binding {
             "*" => BodyRule::All,
             name => BodyRule::Field(field(method.input, name)?),
         };
-        let response = if rule.response_body.is_empty() { None } else { Some(field(method.output, &rule.response_body)?) };
+        let response =
+            if rule.response_body.is_empty() { None } else { Some(field(method.output, &rule.response_body)?) };
         let is_raw = |message, path: Option<&FieldPath>| {
             let id = match path {
                 None => Some(message),
-                Some(path) => method.tables.at(message, path).and_then(|(_, kind, _)| if let Kind::Message(id) = kind { Some(id) } else { None }),
+                Some(path) => method
+                    .tables
+                    .at(message, path)
+                    .and_then(|(_, kind, _)| if let Kind::Message(id) = kind { Some(id) } else { None }),
             };
             id.is_some_and(|id| method.tables.name(id) == "google.api.HttpBody")
         };
@@ -107,7 +114,15 @@ impl Binding {
         if method.client_streaming {
             return Err(wrong("an RPC that streams requests has no HTTP path".to_owned()));
         }
-        let binding = Binding { method: method.clone(), captures, body, response, raw_request, raw_response, template: rule.template.clone() };
+        let binding = Binding {
+            method: method.clone(),
+            captures,
+            body,
+            response,
+            raw_request,
+            raw_response,
+            template: rule.template.clone(),
+        };
         Ok((binding, template))
     }
 
@@ -194,7 +209,13 @@ impl Routes {
 }
 
 impl Node {
-    fn find(&self, verb: &Verb, segments: &[String], custom: &Option<String>, allowed: &mut Vec<Verb>) -> Option<&Arc<Binding>> {
+    fn find(
+        &self,
+        verb: &Verb,
+        segments: &[String],
+        custom: &Option<String>,
+        allowed: &mut Vec<Verb>,
+    ) -> Option<&Arc<Binding>> {
         let Some((first, more)) = segments.split_first() else { return pick(self.here.get(custom)?, verb, allowed) };
         if let Some(found) = self.literals.get(first).and_then(|node| node.find(verb, more, custom, allowed)) {
             return Some(found);
@@ -213,7 +234,10 @@ fn pick<'a>(leaf: &'a Leaf, verb: &Verb, allowed: &mut Vec<Verb>) -> Option<&'a 
 
 fn insert(leaf: &mut Leaf, verb: &Verb, binding: &Arc<Binding>) -> Result<(), String> {
     if let Some((_, other)) = leaf.iter().find(|(one, _)| one == verb) {
-        return Err(format!("{verb} {} of {} is the same as {} of {}", binding.template, binding.method.rpc, other.template, other.method.rpc));
+        return Err(format!(
+            "{verb} {} of {} is the same as {} of {}",
+            binding.template, binding.method.rpc, other.template, other.method.rpc
+        ));
     }
     leaf.push((verb.clone(), binding.clone()));
     Ok(())

@@ -66,7 +66,9 @@ impl Template {
             "" => return Err("has an empty segment"),
             "*" => Segment::One,
             "**" => Segment::Rest,
-            other if other.contains(['{', '}', '*', '%', '?', '#']) => return Err("has a character that means nothing here"),
+            other if other.contains(['{', '}', '*', '%', '?', '#']) => {
+                return Err("has a character that means nothing here");
+            }
             other => Segment::Literal(other.to_owned()),
         });
         Ok(())
@@ -110,7 +112,10 @@ mod tests {
     #[test]
     fn a_template_has_literals_variables_and_a_verb() {
         let template = Template::parse("/v1/{name=shelves/*}/books/{book.id}:open").unwrap();
-        assert_eq!(template.segments, [literal("v1"), literal("shelves"), Segment::One, literal("books"), Segment::One]);
+        assert_eq!(
+            template.segments,
+            [literal("v1"), literal("shelves"), Segment::One, literal("books"), Segment::One]
+        );
         assert_eq!(template.verb.as_deref(), Some("open"));
         let fields: Vec<_> = template.variables.iter().map(|one| (one.field.as_str(), one.from, one.to)).collect();
         assert_eq!(fields, [("name", 1, 3), ("book.id", 4, 5)]);

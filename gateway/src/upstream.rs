@@ -97,7 +97,9 @@ impl Upstream {
     pub fn new(name: &str, url: &str, connect_timeout: Duration, ours: bool) -> Result<Self, BadUrl> {
         let bad = || BadUrl(url.to_owned());
         let uri: Uri = url.parse().map_err(|_error| bad())?;
-        let (Some(scheme), Some(authority)) = (uri.scheme().cloned(), uri.authority().cloned()) else { return Err(bad()) };
+        let (Some(scheme), Some(authority)) = (uri.scheme().cloned(), uri.authority().cloned()) else {
+            return Err(bad());
+        };
         let default_port = if scheme == Scheme::HTTPS { 443 } else { 80 };
         if uri.path().len() > 1 || uri.query().is_some() || scheme != Scheme::HTTP && scheme != Scheme::HTTPS {
             return Err(bad());
@@ -181,7 +183,9 @@ impl Upstream {
         tracing::debug!(upstream = %self.name, %error, "call failed");
         match error.reason() {
             Some(h2::Reason::CANCEL) if error.is_remote() => Reason::Cancelled.status("the service cancelled the call"),
-            Some(h2::Reason::ENHANCE_YOUR_CALM) if error.is_reset() => Reason::Unavailable.status("the service is overloaded, try again"),
+            Some(h2::Reason::ENHANCE_YOUR_CALM) if error.is_reset() => {
+                Reason::Unavailable.status("the service is overloaded, try again")
+            }
             _ => self.unavailable(),
         }
     }

@@ -33,7 +33,7 @@ macro_rules! package {
 /// `weft.billing`: plans, entitlements and money.
 pub mod billing {
     /// Version 1.
-    #[expect(missing_docs, clippy::all, reason = "generated")]
+    #[expect(clippy::too_many_lines, clippy::allow_attributes, reason = "generated")]
     pub mod v1 {
         package!("weft.billing.v1");
     }
@@ -42,7 +42,7 @@ pub mod billing {
 /// `weft.identity`: accounts, sessions and keys.
 pub mod identity {
     /// Version 1.
-    #[expect(missing_docs, clippy::all, reason = "generated")]
+    #[expect(clippy::too_many_lines, clippy::allow_attributes, reason = "generated")]
     pub mod v1 {
         package!("weft.identity.v1");
     }
@@ -51,7 +51,7 @@ pub mod identity {
 /// `weft.orchestrator`: agents and models.
 pub mod orchestrator {
     /// Version 1.
-    #[expect(missing_docs, clippy::all, reason = "generated")]
+    #[expect(clippy::too_many_lines, clippy::allow_attributes, reason = "generated")]
     pub mod v1 {
         package!("weft.orchestrator.v1");
     }

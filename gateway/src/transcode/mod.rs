@@ -8,6 +8,7 @@
 //!
 //! Names are snake_case (lowerCamelCase is understood), 64-bit integers are numbers, bytes are base64, fields
 //! without presence are always printed.
+mod check;
 mod number;
 mod read;
 mod table;
@@ -15,13 +16,14 @@ mod text;
 mod wire;
 mod write;
 
+pub use check::check_message;
 pub use read::{read_field, read_message};
-pub use table::{FieldPath, Label, Kind, MessageId, Tables};
-pub use text::{TextError, set_text};
-pub use wire::{put_bytes_field, put_varint};
+pub use table::{FieldPath, Kind, Label, MessageId, Tables};
+pub use text::set_text;
+pub use wire::put_bytes_field;
 pub use write::{find_bytes, write_field, write_message};
 
-/// Why wire bytes of a service could not be written as JSON.
+/// What is wrong with wire bytes.
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
     /// The bytes end inside a field, or a field has an impossible tag.

@@ -5,7 +5,8 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use super::table::Kind;
 use super::wire::{close, open, put_varint};
 
-const ANY_PADDING: GeneralPurposeConfig = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+const ANY_PADDING: GeneralPurposeConfig =
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
 const STANDARD: GeneralPurpose = GeneralPurpose::new(&base64::alphabet::STANDARD, ANY_PADDING);
 const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&base64::alphabet::URL_SAFE, ANY_PADDING);
 
@@ -34,7 +35,9 @@ pub fn put_integer(out: &mut Vec<u8>, kind: Kind, value: i128) -> Result<(), Exp
     match kind {
         Kind::Double => out.extend_from_slice(&(value as f64).to_le_bytes()),
         Kind::Float => out.extend_from_slice(&(value as f32).to_le_bytes()),
-        Kind::Int32 | Kind::Enum(_) => put_varint(out, i64::from(i32::try_from(value).map_err(|_range| range())?) as u64),
+        Kind::Int32 | Kind::Enum(_) => {
+            put_varint(out, i64::from(i32::try_from(value).map_err(|_range| range())?) as u64)
+        }
         Kind::Int64 => put_varint(out, i64::try_from(value).map_err(|_range| range())? as u64),
         Kind::Uint32 => put_varint(out, u64::from(u32::try_from(value).map_err(|_range| range())?)),
         Kind::Uint64 => put_varint(out, u64::try_from(value).map_err(|_range| range())?),
@@ -67,7 +70,9 @@ pub fn put_float(out: &mut Vec<u8>, kind: Kind, value: f64) -> Result<(), Expect
             out.extend_from_slice(&narrow.to_le_bytes());
         }
         // Past 2^64 no integer field can hold it, and below it the conversion to i128 is exact.
-        _ if value.fract() == 0.0 && value.abs() <= 18_446_744_073_709_551_616.0 => return put_integer(out, kind, value as i128),
+        _ if value.fract() == 0.0 && value.abs() <= 18_446_744_073_709_551_616.0 => {
+            return put_integer(out, kind, value as i128);
+        }
         _ => return Err(expected(kind)),
     }
     Ok(())
@@ -86,7 +91,11 @@ pub fn put_number_text(out: &mut Vec<u8>, kind: Kind, text: &str) -> Result<(), 
         "Infinity" if floating => f64::INFINITY,
         "-Infinity" if floating => f64::NEG_INFINITY,
         // Rust would read `inf`, `nan` and `+1`, JSON does not.
-        _ if !text.starts_with(|first: char| first.is_ascii_digit() || first == '-') || text.ends_with(|last: char| last.is_alphabetic()) => return Err(expected(kind)),
+        _ if !text.starts_with(|first: char| first.is_ascii_digit() || first == '-')
+            || text.ends_with(|last: char| last.is_alphabetic()) =>
+        {
+            return Err(expected(kind));
+        }
         _ => text.parse::<f64>().ok().filter(|value| value.is_finite()).ok_or(expected(kind))?,
     };
     put_float(out, kind, value)

@@ -6,15 +6,24 @@ use prost::Message as _;
 use prost_reflect::DynamicMessage;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Unexpected, Visitor};
 
+use super::check::MAX_WIRE_DEPTH;
 use super::number::{expected, put_base64, put_float, put_integer, put_number_text};
 use super::table::{Field, FieldPath, Kind, Label, Message, MessageId, Shape, Tables};
 use super::wire::{BYTES, FIXED64, VARINT, close, open, put_tag, put_varint};
 
 /// Longest sentence about what is wrong; it may quote the input.
-const SENTENCE_BYTES: usize = 240;
+const SENTENCE_BYTES: usize = 200;
+/// Names of fields in it.
+const NAMES: usize = 6;
 
 /// Appends a JSON object as the wire bytes of a message. The error is a sentence that names the field.
-pub fn read_message(tables: &Tables, id: MessageId, json: &[u8], max_depth: u32, out: Vec<u8>) -> Result<Vec<u8>, String> {
+pub fn read_message(
+    tables: &Tables,
+    id: MessageId,
+    json: &[u8],
+    max_depth: u32,
+    out: Vec<u8>,
+) -> Result<Vec<u8>, String> {
     read(tables, json, max_depth, out, |reading, text| {
         let message = tables.message(id);
         Body { reading, message }.deserialize(text)
@@ -22,7 +31,14 @@ pub fn read_message(tables: &Tables, id: MessageId, json: &[u8], max_depth: u32,
 }
 
 /// Appends JSON as the value of one field, as wire bytes of the message that has the field.
-pub fn read_field(tables: &Tables, id: MessageId, path: &FieldPath, json: &[u8], max_depth: u32, out: Vec<u8>) -> Result<Vec<u8>, String> {
+pub fn read_field(
+    tables: &Tables,
+    id: MessageId,
+    path: &FieldPath,
+    json: &[u8],
+    max_depth: u32,
+    out: Vec<u8>,
+) -> Result<Vec<u8>, String> {
     read(tables, json, max_depth, out, |reading, text| {
         let mut message = tables.message(id);
         let mut opened = Vec::new();
@@ -54,7 +70,7 @@ fn read<'a>(
 ) -> Result<Vec<u8>, String> {
     // The wire is nearly always shorter than the JSON.
     out.reserve(json.len());
-    let mut reading = Reading { tables, out, path: Vec::new(), depth: 0, max_depth };
+    let mut reading = Reading { tables, out, path: Vec::new(), depth: 0, max_depth, wire_depth: 0 };
     let mut text = serde_json::Deserializer::from_slice(json);
     match part(&mut reading, &mut text) {
         Ok(()) => text.end().map(|()| reading.out).map_err(|error| error.to_string()),
@@ -62,19 +78,14 @@ fn read<'a>(
     }
 }
 
-/// `customer.tags: invalid type: …`, cut where it would quote too much.
+/// `customer.tags: invalid type: …`: of a long way its end, of what may quote the input its beginning.
 fn sentence(path: &[&str], what: &str) -> String {
-    let mut sentence = path.join(".");
-    if !sentence.is_empty() {
-        sentence.push_str(": ");
-    }
-    sentence.push_str(what);
-    if sentence.len() > SENTENCE_BYTES {
-        let end = (0..=SENTENCE_BYTES).rev().find(|at| sentence.is_char_boundary(*at)).unwrap_or(0);
-        sentence.truncate(end);
-        sentence.push('…');
-    }
-    sentence
+    let near = &path[path.len().saturating_sub(NAMES)..];
+    let way = if near.len() < path.len() { format!("….{}", near.join(".")) } else { near.join(".") };
+    let end = (0..=what.len().min(SENTENCE_BYTES)).rev().find(|at| what.is_char_boundary(*at)).unwrap_or(0);
+    let more = if end < what.len() { "…" } else { "" };
+    let colon = if way.is_empty() { "" } else { ": " };
+    format!("{way}{colon}{}{more}", &what[..end])
 }
 
 /// The state of one reading.
@@ -85,9 +96,26 @@ struct Reading<'a> {
     path: Vec<&'a str>,
     depth: u32,
     max_depth: u32,
+    /// Messages that are open on the wire: a level of a `Struct` is three of them.
+    wire_depth: u32,
 }
 
 impl Reading<'_> {
+    /// Begins messages inside each other on the wire; [`Reading::surface`] ends as many.
+    fn sink<E: Error>(&mut self, levels: u32) -> Result<(), E> {
+        self.wire_depth += levels;
+        if self.wire_depth > MAX_WIRE_DEPTH {
+            return Err(E::custom(format_args!(
+                "nested too deeply, in protobuf it is more than {MAX_WIRE_DEPTH} levels"
+            )));
+        }
+        Ok(())
+    }
+
+    fn surface(&mut self, levels: u32) {
+        self.wire_depth -= levels;
+    }
+
     fn deeper<E: Error>(&mut self) -> Result<(), E> {
         self.depth += 1;
         if self.depth > self.max_depth {
@@ -273,9 +301,11 @@ impl<'de> DeserializeSeed<'de> for One<'_, '_> {
         match self.kind {
             Kind::Message(id) => {
                 let message = self.reading.tables.message(id);
+                self.reading.sink(1)?;
                 let begun = open(&mut self.reading.out);
                 Body { reading: self.reading, message }.deserialize(text)?;
                 close(&mut self.reading.out, begun);
+                self.reading.surface(1);
                 Ok(())
             }
             Kind::String | Kind::Bytes => text.deserialize_str(self),
@@ -307,15 +337,18 @@ impl<'de> Visitor<'de> for One<'_, '_> {
     }
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
-        put_integer(&mut self.reading.out, self.kind, value.into()).map_err(|fits| E::invalid_value(Unexpected::Unsigned(value), &fits))
+        put_integer(&mut self.reading.out, self.kind, value.into())
+            .map_err(|fits| E::invalid_value(Unexpected::Unsigned(value), &fits))
     }
 
     fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
-        put_integer(&mut self.reading.out, self.kind, value.into()).map_err(|fits| E::invalid_value(Unexpected::Signed(value), &fits))
+        put_integer(&mut self.reading.out, self.kind, value.into())
+            .map_err(|fits| E::invalid_value(Unexpected::Signed(value), &fits))
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
-        put_float(&mut self.reading.out, self.kind, value).map_err(|fits| E::invalid_value(Unexpected::Float(value), &fits))
+        put_float(&mut self.reading.out, self.kind, value)
+            .map_err(|fits| E::invalid_value(Unexpected::Float(value), &fits))
     }
 
     fn visit_unit<E: Error>(self) -> Result<(), E> {
@@ -339,7 +372,9 @@ impl<'de> Visitor<'de> for One<'_, '_> {
             Kind::Bytes => put_base64(out, value).map_err(|fits| E::custom(format_args!("expected {fits}"))),
             Kind::Enum(id) => {
                 let one = self.reading.tables.enumeration(id);
-                let number = one.number(value).ok_or_else(|| E::custom(format_args!("`{value}` is not a value of {}", one.name)))?;
+                let number = one
+                    .number(value)
+                    .ok_or_else(|| E::custom(format_args!("`{value}` is not a value of {}", one.name)))?;
                 put_integer(out, self.kind, number.into()).map_err(E::custom)
             }
             _ => put_number_text(out, self.kind, value).map_err(|fits| E::invalid_value(Unexpected::Str(value), &fits)),
@@ -363,7 +398,10 @@ impl<'de> Visitor<'de> for Elements<'_, '_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
         self.reading.deeper()?;
-        while elements.next_element_seed(Element { reading: self.reading, field: self.field, tagged: self.tagged })?.is_some() {}
+        while elements
+            .next_element_seed(Element { reading: self.reading, field: self.field, tagged: self.tagged })?
+            .is_some()
+        {}
         self.reading.depth -= 1;
         Ok(())
     }
@@ -402,11 +440,13 @@ impl<'de> Visitor<'de> for Entries<'_, '_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         self.reading.deeper()?;
+        self.reading.sink(1)?;
         let mut seen = HashSet::new();
         while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
             put_tag(&mut self.reading.out, self.field.number, BYTES);
             let entry = open(&mut self.reading.out);
-            put_key(&mut self.reading.out, self.key, &key).map_err(|fits| A::Error::custom(format_args!("the key `{key}` is not {fits}")))?;
+            put_key(&mut self.reading.out, self.key, &key)
+                .map_err(|fits| A::Error::custom(format_args!("the key `{key}` is not {fits}")))?;
             put_tag(&mut self.reading.out, 2, self.field.kind.wire_type());
             map.next_value_seed(One { reading: self.reading, kind: self.field.kind })?;
             close(&mut self.reading.out, entry);
@@ -414,6 +454,7 @@ impl<'de> Visitor<'de> for Entries<'_, '_> {
                 return Err(A::Error::custom(format_args!("the key `{key}` is given twice")));
             }
         }
+        self.reading.surface(1);
         self.reading.depth -= 1;
         Ok(())
     }
@@ -447,6 +488,7 @@ impl<'de> Visitor<'de> for StructBody<'_, '_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let reading = self.0;
         reading.deeper()?;
+        reading.sink(2)?;
         let mut seen = HashSet::new();
         while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
             put_tag(&mut reading.out, 1, BYTES);
@@ -461,6 +503,7 @@ impl<'de> Visitor<'de> for StructBody<'_, '_> {
                 return Err(A::Error::custom(format_args!("the key `{key}` is given twice")));
             }
         }
+        reading.surface(2);
         reading.depth -= 1;
         Ok(())
     }
@@ -479,7 +522,9 @@ impl<'de> Visitor<'de> for ListBody<'_, '_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
         let reading = self.0;
         reading.deeper()?;
+        reading.sink(1)?;
         while elements.next_element_seed(ListElement(reading))?.is_some() {}
+        reading.surface(1);
         reading.depth -= 1;
         Ok(())
     }
@@ -557,18 +602,22 @@ impl<'de> Visitor<'de> for ValueBody<'_, '_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
+        self.0.sink(1)?;
         put_tag(&mut self.0.out, 5, BYTES);
         let begun = open(&mut self.0.out);
-        StructBody(self.0).visit_map(map)?;
+        StructBody(&mut *self.0).visit_map(map)?;
         close(&mut self.0.out, begun);
+        self.0.surface(1);
         Ok(())
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, elements: A) -> Result<(), A::Error> {
+        self.0.sink(1)?;
         put_tag(&mut self.0.out, 6, BYTES);
         let begun = open(&mut self.0.out);
-        ListBody(self.0).visit_seq(elements)?;
+        ListBody(&mut *self.0).visit_seq(elements)?;
         close(&mut self.0.out, begun);
+        self.0.surface(1);
         Ok(())
     }
 }

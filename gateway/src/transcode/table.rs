@@ -78,7 +78,6 @@ pub enum Label {
 
 /// What a field holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the scalar types of protobuf")]
 pub enum Kind {
     Double,
     Float,
@@ -118,8 +117,13 @@ impl Tables {
     pub fn new(pool: &DescriptorPool) -> Self {
         let descriptors: Vec<MessageDescriptor> = pool.all_messages().collect();
         let enums: Vec<EnumDescriptor> = pool.all_enums().collect();
-        let by_name: HashMap<String, MessageId> = descriptors.iter().enumerate().map(|(index, message)| (message.full_name().to_owned(), MessageId(index as u32))).collect();
-        let enum_ids: HashMap<String, EnumId> = enums.iter().enumerate().map(|(index, one)| (one.full_name().to_owned(), EnumId(index as u32))).collect();
+        let by_name: HashMap<String, MessageId> = descriptors
+            .iter()
+            .enumerate()
+            .map(|(index, message)| (message.full_name().to_owned(), MessageId(index as u32)))
+            .collect();
+        let enum_ids: HashMap<String, EnumId> =
+            enums.iter().enumerate().map(|(index, one)| (one.full_name().to_owned(), EnumId(index as u32))).collect();
         let ids = Ids { messages: &by_name, enums: &enum_ids };
         let messages = descriptors.into_iter().map(|descriptor| Message::new(descriptor, &ids)).collect();
         Tables { messages, enums: enums.iter().map(Enum::new).collect(), by_name }

@@ -13,7 +13,13 @@ pub struct TextError(String);
 
 /// Appends one value of a field. For a repeated field each call appends an element; several calls for parts of
 /// one nested message merge, as protobuf does with any field that comes twice.
-pub fn set_text(tables: &Tables, id: MessageId, path: &FieldPath, text: &str, out: &mut Vec<u8>) -> Result<(), TextError> {
+pub fn set_text(
+    tables: &Tables,
+    id: MessageId,
+    path: &FieldPath,
+    text: &str,
+    out: &mut Vec<u8>,
+) -> Result<(), TextError> {
     let mut message = tables.message(id);
     let mut opened = Vec::new();
     for (place, index) in path.0.iter().enumerate() {
@@ -49,7 +55,10 @@ fn put_one(tables: &Tables, kind: Kind, text: &str, out: &mut Vec<u8>) -> Result
         },
         Kind::Enum(id) => {
             let one = tables.enumeration(id);
-            let number = one.number(text).or_else(|| text.parse().ok()).ok_or_else(|| TextError(format!("a value of {}", one.name)))?;
+            let number = one
+                .number(text)
+                .or_else(|| text.parse().ok())
+                .ok_or_else(|| TextError(format!("a value of {}", one.name)))?;
             put_integer(out, kind, number.into()).map_err(fits)?;
         }
         Kind::Message(id) => {

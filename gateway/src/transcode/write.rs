@@ -17,7 +17,13 @@ pub fn write_message(tables: &Tables, id: MessageId, wire: &[u8], out: &mut Vec<
 }
 
 /// Prints one field of a message, `null` if it is a message that is absent.
-pub fn write_field(tables: &Tables, id: MessageId, path: &FieldPath, wire: &[u8], out: &mut Vec<u8>) -> Result<(), WireError> {
+pub fn write_field(
+    tables: &Tables,
+    id: MessageId,
+    path: &FieldPath,
+    wire: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<(), WireError> {
     let mut writing = Writing { tables, out, spans: Vec::new() };
     let mut message = tables.message(id);
     let mut wire = std::borrow::Cow::Borrowed(wire);
@@ -143,7 +149,8 @@ impl Writing<'_> {
             let value = reader.value(wire_type)?;
             let Some(index) = message.by_number(number, hint) else { continue };
             let field = &message.fields[index];
-            let fits = wire_type == field.kind.wire_type() || wire_type == BYTES && matches!(field.label, Label::Repeated { .. } | Label::Map(_));
+            let fits = wire_type == field.kind.wire_type()
+                || wire_type == BYTES && matches!(field.label, Label::Repeated { .. } | Label::Map(_));
             if !fits {
                 continue;
             }
@@ -253,7 +260,8 @@ impl Writing<'_> {
         let mut reader = Reader::new(raw.unwrap_or(&[0; 8]));
         match kind {
             Kind::String => {
-                let text = std::str::from_utf8(raw.unwrap_or_default()).map_err(|_invalid| WireError::Utf8(field.name.to_string()))?;
+                let text = std::str::from_utf8(raw.unwrap_or_default())
+                    .map_err(|_invalid| WireError::Utf8(field.name.to_string()))?;
                 self.print(&text);
             }
             Kind::Bytes => self.base64(raw.unwrap_or_default()),
@@ -323,8 +331,12 @@ impl Writing<'_> {
     }
 
     fn well_known(&mut self, message: &Message, wire: &[u8]) -> Result<(), WireError> {
-        let dynamic = DynamicMessage::decode(message.descriptor.clone(), wire).map_err(|_error| WireError::Malformed)?;
-        let options = SerializeOptions::new().use_proto_field_name(true).stringify_64_bit_integers(false).skip_default_fields(false);
+        let dynamic =
+            DynamicMessage::decode(message.descriptor.clone(), wire).map_err(|_error| WireError::Malformed)?;
+        let options = SerializeOptions::new()
+            .use_proto_field_name(true)
+            .stringify_64_bit_integers(false)
+            .skip_default_fields(false);
         dynamic
             .serialize_with_options(&mut serde_json::Serializer::new(&mut *self.out), &options)
             .map_err(|_error| WireError::NoJson(message.descriptor.full_name().to_owned()))
@@ -342,7 +354,8 @@ impl Writing<'_> {
             }
             let (key, value) = entry(one)?;
             self.comma(&mut comma);
-            let key = std::str::from_utf8(key.unwrap_or_default()).map_err(|_invalid| WireError::Utf8("fields".to_owned()))?;
+            let key = std::str::from_utf8(key.unwrap_or_default())
+                .map_err(|_invalid| WireError::Utf8("fields".to_owned()))?;
             self.print(&key);
             self.out.push(b':');
             self.any(value.unwrap_or_default(), depth + 1)?;

@@ -5,9 +5,7 @@ use weft_core::Reason;
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
     /// The Redis URL cannot be read. Its text may hold a password and is not repeated.
-    #[error(
-        "the redis url cannot be read, write redis://host:port or rediss://user:password@host:port/database"
-    )]
+    #[error("the redis url cannot be read, write redis://host:port or rediss://user:password@host:port/database")]
     InvalidUrl,
     /// Redis is there and refuses the credentials.
     #[error("redis refuses the credentials, check user and password of its url")]
@@ -42,9 +40,7 @@ impl CacheError {
             CacheError::Unavailable(_) => Reason::Unavailable,
             CacheError::ValueTooLarge { .. } => Reason::PayloadTooLarge,
             CacheError::KeyTooLong { .. } => Reason::InvalidArgument,
-            CacheError::InvalidUrl | CacheError::CredentialsRefused(_) | CacheError::InvalidTtl => {
-                Reason::Internal
-            }
+            CacheError::InvalidUrl | CacheError::CredentialsRefused(_) | CacheError::InvalidTtl => Reason::Internal,
         }
     }
 }

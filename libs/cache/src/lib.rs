@@ -59,9 +59,7 @@ impl Cache {
     /// # Errors
     /// [`CacheError::InvalidUrl`] and [`CacheError::CredentialsRefused`].
     pub async fn redis_with(options: RedisOptions, clock: Clock) -> Result<Cache, CacheError> {
-        Ok(Cache::Redis(Arc::new(
-            Redis::connect(options, clock).await?,
-        )))
+        Ok(Cache::Redis(Arc::new(Redis::connect(options, clock).await?)))
     }
 
     /// Counts one request of `key` against `rate`. Never fails and never waits longer than
@@ -89,12 +87,7 @@ impl Cache {
     ///
     /// # Errors
     /// Any of [`CacheError`]'s but those of connecting.
-    pub async fn set(
-        &self,
-        key: &str,
-        value: impl Into<Bytes>,
-        ttl: Duration,
-    ) -> Result<(), CacheError> {
+    pub async fn set(&self, key: &str, value: impl Into<Bytes>, ttl: Duration) -> Result<(), CacheError> {
         let (value, ttl_ms) = check_value(key, value.into(), ttl)?;
         match self {
             Cache::Local(local) => local.set(key, value, ttl_ms),
@@ -108,12 +101,7 @@ impl Cache {
     ///
     /// # Errors
     /// Any of [`CacheError`]'s but those of connecting.
-    pub async fn set_if_absent(
-        &self,
-        key: &str,
-        value: impl Into<Bytes>,
-        ttl: Duration,
-    ) -> Result<bool, CacheError> {
+    pub async fn set_if_absent(&self, key: &str, value: impl Into<Bytes>, ttl: Duration) -> Result<bool, CacheError> {
         let (value, ttl_ms) = check_value(key, value.into(), ttl)?;
         match self {
             Cache::Local(local) => Ok(local.set_if_absent(key, value, ttl_ms)),

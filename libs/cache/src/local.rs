@@ -39,13 +39,7 @@ impl Expiry<String, Entry> for AfterTtl {
         Some(entry.ttl())
     }
 
-    fn expire_after_update(
-        &self,
-        _: &String,
-        entry: &Entry,
-        _: Instant,
-        _: Option<Duration>,
-    ) -> Option<Duration> {
+    fn expire_after_update(&self, _: &String, entry: &Entry, _: Instant, _: Option<Duration>) -> Option<Duration> {
         Some(entry.ttl())
     }
 }
@@ -67,11 +61,7 @@ impl Local {
             .weigher(weigh)
             .eviction_policy(EvictionPolicy::lru())
             .expire_after(AfterTtl);
-        Local {
-            clock,
-            limiter: Limiter::new(),
-            store: store.build(),
-        }
+        Local { clock, limiter: Limiter::new(), store: store.build() }
     }
 
     pub(crate) fn admit(&self, key: &str, rate: Rate) -> Decision {
@@ -79,51 +69,34 @@ impl Local {
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<Bytes> {
-        self.store
-            .get(key)
-            .filter(|entry| entry.expires_at_ms > self.clock.now_ms())
-            .map(|entry| entry.value)
+        self.store.get(key).filter(|entry| entry.expires_at_ms > self.clock.now_ms()).map(|entry| entry.value)
     }
 
     pub(crate) fn set(&self, key: &str, value: Bytes, ttl_ms: i64) {
         let (size, entry) = (value.len(), self.entry(value, ttl_ms));
         // Through the key's lock like the others, so that it cannot fall between the look and the write of
         // set_if_absent.
-        self.store
-            .entry_by_ref(key)
-            .and_compute_with(|_| Op::Put(entry));
+        self.store.entry_by_ref(key).and_compute_with(|_| Op::Put(entry));
         self.weigh(size);
     }
 
     pub(crate) fn set_if_absent(&self, key: &str, value: Bytes, ttl_ms: i64) -> bool {
         let (size, entry) = (value.len(), self.entry(value, ttl_ms));
         let now_ms = self.clock.now_ms();
-        let result = self
-            .store
-            .entry_by_ref(key)
-            .and_compute_with(|found| match found {
-                Some(found) if found.value().expires_at_ms > now_ms => Op::Nop,
-                _ => Op::Put(entry),
-            });
+        let result = self.store.entry_by_ref(key).and_compute_with(|found| match found {
+            Some(found) if found.value().expires_at_ms > now_ms => Op::Nop,
+            _ => Op::Put(entry),
+        });
         self.weigh(size);
-        matches!(
-            result,
-            CompResult::Inserted(_) | CompResult::ReplacedWith(_)
-        )
+        matches!(result, CompResult::Inserted(_) | CompResult::ReplacedWith(_))
     }
 
     pub(crate) fn delete(&self, key: &str) {
-        self.store
-            .entry_by_ref(key)
-            .and_compute_with(|_| Op::Remove);
+        self.store.entry_by_ref(key).and_compute_with(|_| Op::Remove);
     }
 
     pub(crate) fn take(&self, key: &str) -> Option<Bytes> {
-        match self
-            .store
-            .entry_by_ref(key)
-            .and_compute_with(|_| Op::Remove)
-        {
+        match self.store.entry_by_ref(key).and_compute_with(|_| Op::Remove) {
             CompResult::Removed(entry) => {
                 let entry = entry.into_value();
                 (entry.expires_at_ms > self.clock.now_ms()).then_some(entry.value)
@@ -141,10 +114,6 @@ impl Local {
     fn entry(&self, value: Bytes, ttl_ms: i64) -> Entry {
         // A slice of a larger buffer would keep all of it alive, and the weigher would not know.
         let value = Bytes::copy_from_slice(&value);
-        Entry {
-            value,
-            ttl_ms,
-            expires_at_ms: self.clock.now_ms().saturating_add(ttl_ms),
-        }
+        Entry { value, ttl_ms, expires_at_ms: self.clock.now_ms().saturating_add(ttl_ms) }
     }
 }

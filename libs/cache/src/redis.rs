@@ -6,9 +6,7 @@ use bytes::Bytes;
 use fred::clients::{Client, WithOptions};
 use fred::error::{Error, ErrorKind};
 use fred::interfaces::{ClientLike, EventInterface, FredResult, KeysInterface, LuaInterface};
-use fred::types::config::{
-    Config, ConnectionConfig, Options, ReconnectPolicy, TcpConfig, UnresponsiveConfig,
-};
+use fred::types::config::{Config, ConnectionConfig, Options, ReconnectPolicy, TcpConfig, UnresponsiveConfig};
 use fred::types::{ConnectHandle, Expiration, SetOptions};
 use tokio::time::{Instant, timeout};
 use weft_core::Clock;
@@ -51,11 +49,7 @@ pub struct RedisOptions {
 impl RedisOptions {
     /// The usual patience.
     pub fn new(url: impl Into<String>, replicas: u32) -> Self {
-        RedisOptions {
-            url: url.into(),
-            replicas,
-            patience: LIMIT_PATIENCE,
-        }
+        RedisOptions { url: url.into(), replicas, patience: LIMIT_PATIENCE }
     }
 }
 
@@ -91,11 +85,7 @@ impl Redis {
         // From here on dropping ends the connection's task.
         let redis = Redis {
             connection: client.connect(),
-            client: client.with_options(&Options {
-                fail_fast: true,
-                max_attempts: Some(1),
-                ..Options::default()
-            }),
+            client: client.with_options(&Options { fail_fast: true, max_attempts: Some(1), ..Options::default() }),
             script_sha1: fred::util::sha1_hash(LIMIT_SCRIPT),
             patience: options.patience,
             limits: Gate::new(),
@@ -122,17 +112,12 @@ impl Redis {
         let Some(pace) = Pace::of(rate) else {
             return CLOSED;
         };
-        match self
-            .limits
-            .pass(self.patience, &self.client, self.run_script(key, pace))
-            .await
-        {
+        match self.limits.pass(self.patience, &self.client, self.run_script(key, pace)).await {
             Ok((admitted, us)) => pace.decision(if admitted == 1 { Ok(us) } else { Err(us) }),
             Err(error) => {
                 self.note_fallback(&error);
                 let per_minute = (rate.per_minute / self.replicas).max(1);
-                self.share
-                    .admit(key, Rate { per_minute }, self.clock.now_ms())
+                self.share.admit(key, Rate { per_minute }, self.clock.now_ms())
             }
         }
     }
@@ -140,11 +125,7 @@ impl Redis {
     async fn run_script(&self, key: &str, pace: Pace) -> FredResult<(i64, i64)> {
         let key = format!("weft:limit:{key}");
         let arguments = vec![pace.interval_us, pace.window_us];
-        match self
-            .client
-            .evalsha(self.script_sha1.as_str(), key.as_str(), arguments.clone())
-            .await
-        {
+        match self.client.evalsha(self.script_sha1.as_str(), key.as_str(), arguments.clone()).await {
             // A Redis that has started anew does not know the script; this also teaches it.
             Err(error) if error.details().starts_with("NOSCRIPT") => {
                 self.client.eval(LIMIT_SCRIPT, key, arguments).await
@@ -158,29 +139,11 @@ impl Redis {
     }
 
     pub(crate) async fn set(&self, key: &str, value: Bytes, ttl_ms: i64) -> Result<(), CacheError> {
-        self.ask(self.client.set(
-            state_key(key),
-            value,
-            Some(Expiration::PX(ttl_ms)),
-            None,
-            false,
-        ))
-        .await
+        self.ask(self.client.set(state_key(key), value, Some(Expiration::PX(ttl_ms)), None, false)).await
     }
 
-    pub(crate) async fn set_if_absent(
-        &self,
-        key: &str,
-        value: Bytes,
-        ttl_ms: i64,
-    ) -> Result<bool, CacheError> {
-        let set = self.client.set(
-            state_key(key),
-            value,
-            Some(Expiration::PX(ttl_ms)),
-            Some(SetOptions::NX),
-            false,
-        );
+    pub(crate) async fn set_if_absent(&self, key: &str, value: Bytes, ttl_ms: i64) -> Result<bool, CacheError> {
+        let set = self.client.set(state_key(key), value, Some(Expiration::PX(ttl_ms)), Some(SetOptions::NX), false);
         let done: Option<String> = self.ask(set).await?;
         Ok(done.is_some())
     }
@@ -210,11 +173,8 @@ impl Redis {
         let now_ms = self.clock.now_ms();
         let logged_at_ms = self.logged_at_ms.load(Ordering::Relaxed);
         let due = now_ms.saturating_sub(logged_at_ms) >= LOG_EVERY_MS;
-        let mine = || {
-            self.logged_at_ms
-                .compare_exchange(logged_at_ms, now_ms, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok()
-        };
+        let mine =
+            || self.logged_at_ms.compare_exchange(logged_at_ms, now_ms, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if due && mine() {
             tracing::warn!(%error, replicas = self.replicas, "redis does not answer, this replica goes on with its share of each rate limit");
         }
@@ -237,10 +197,7 @@ struct Gate {
 
 impl Gate {
     fn new() -> Self {
-        Gate {
-            since: Instant::now(),
-            closed_until_ms: AtomicI64::new(0),
-        }
+        Gate { since: Instant::now(), closed_until_ms: AtomicI64::new(0) }
     }
 
     async fn pass<T>(
@@ -256,11 +213,7 @@ impl Gate {
             return Err(Error::new(ErrorKind::Timeout, "too slow a moment ago"));
         }
         let answer = timeout(patience, command).await;
-        let until_ms = if answer.is_ok() {
-            0
-        } else {
-            self.next_probe_ms()
-        };
+        let until_ms = if answer.is_ok() { 0 } else { self.next_probe_ms() };
         self.closed_until_ms.store(until_ms, Ordering::Relaxed);
         answer.unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, "no answer in time")))
     }
@@ -269,9 +222,7 @@ impl Gate {
         let until_ms = self.closed_until_ms.load(Ordering::Relaxed);
         let probe = || {
             let next_ms = self.next_probe_ms();
-            self.closed_until_ms
-                .compare_exchange(until_ms, next_ms, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok()
+            self.closed_until_ms.compare_exchange(until_ms, next_ms, Ordering::Relaxed, Ordering::Relaxed).is_ok()
         };
         until_ms == 0 || (self.elapsed_ms() >= until_ms && probe())
     }
@@ -292,15 +243,9 @@ fn connection_config() -> ConnectionConfig {
         // A command that was on its way when the connection broke is not sent again: it may have been carried out.
         max_command_attempts: 1,
         max_command_buffer_len: MAX_QUEUED,
-        unresponsive: UnresponsiveConfig {
-            max_timeout: Some(SILENCE),
-            interval: SILENCE / 8,
-        },
+        unresponsive: UnresponsiveConfig { max_timeout: Some(SILENCE), interval: SILENCE / 8 },
         reconnect_on_auth_error: true,
-        tcp: TcpConfig {
-            nodelay: Some(true),
-            ..TcpConfig::default()
-        },
+        tcp: TcpConfig { nodelay: Some(true), ..TcpConfig::default() },
         ..ConnectionConfig::default()
     }
 }

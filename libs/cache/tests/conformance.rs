@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::task::JoinSet;
-use weft_cache::{
-    Cache, CacheError, Decision, MAX_KEY_BYTES, MAX_TTL, MAX_VALUE_BYTES, Rate, RedisOptions,
-};
+use weft_cache::{Cache, CacheError, Decision, MAX_KEY_BYTES, MAX_TTL, MAX_VALUE_BYTES, Rate, RedisOptions};
 use weft_core::{Clock, new_id};
 
 /// Time enough for a busy machine, where the time itself is not what is tested.
@@ -20,10 +18,7 @@ struct Subject {
 impl Subject {
     async fn local() -> Subject {
         let clock = Clock::manual(1_800_000_000_000);
-        Subject {
-            cache: Cache::local(clock.clone()),
-            clock,
-        }
+        Subject { cache: Cache::local(clock.clone()), clock }
     }
 
     async fn redis() -> Subject {
@@ -31,10 +26,7 @@ impl Subject {
         // A million replicas: the share of one is 1, so whoever falls back unseen fails the test.
         options.patience = LONG;
         let cache = Cache::redis_with(options, Clock::System).await.unwrap();
-        Subject {
-            cache,
-            clock: Clock::System,
-        }
+        Subject { cache, clock: Clock::System }
     }
 
     /// Moves the cache's time: our clock in process, the real one in Redis.
@@ -95,21 +87,13 @@ async fn an_idle_key_is_admitted_its_limit_at_once(subject: Subject) {
     let (key, rate) = (new_id(), Rate { per_minute: 5 });
     for expected in (0..5).rev() {
         let decision = subject.cache.admit(&key, rate).await;
-        let Decision::Admitted { remaining, reset } = decision else {
-            panic!("{decision:?} with {expected} to go")
-        };
+        let Decision::Admitted { remaining, reset } = decision else { panic!("{decision:?} with {expected} to go") };
         let spent = Duration::from_secs(12 * (5 - u64::from(expected)));
         assert_eq!(remaining, expected);
-        assert!(
-            reset <= spent && reset > spent - Duration::from_secs(12),
-            "{reset:?}, {spent:?}"
-        );
+        assert!(reset <= spent && reset > spent - Duration::from_secs(12), "{reset:?}, {spent:?}");
     }
     let wait = subject.wait_of(&key, rate).await;
-    assert!(
-        wait <= Duration::from_secs(12) && wait > Duration::ZERO,
-        "{wait:?}"
-    );
+    assert!(wait <= Duration::from_secs(12) && wait > Duration::ZERO, "{wait:?}");
 }
 
 async fn a_refused_key_is_admitted_after_exactly_the_time_it_was_told(subject: Subject) {
@@ -131,10 +115,7 @@ async fn being_refused_costs_nothing(subject: Subject) {
 
 async fn keys_do_not_share_a_limit(subject: Subject) {
     let rate = Rate { per_minute: 2 };
-    let (one, other) = (
-        format!("adiuva/{}", new_id()),
-        format!("adiuva/{}", new_id()),
-    );
+    let (one, other) = (format!("adiuva/{}", new_id()), format!("adiuva/{}", new_id()));
     assert_eq!(subject.spend(&one, rate, 9).await, 2);
     assert_eq!(subject.spend(&other, rate, 9).await, 2);
 }
@@ -146,46 +127,24 @@ async fn parallel_requests_are_admitted_exactly_the_limit(subject: Subject) {
         let (cache, key) = (subject.cache.clone(), key.clone());
         requests.spawn(async move { cache.admit(&key, rate).await.is_admitted() });
     }
-    assert_eq!(
-        requests
-            .join_all()
-            .await
-            .into_iter()
-            .filter(|admitted| *admitted)
-            .count(),
-        20
-    );
+    assert_eq!(requests.join_all().await.into_iter().filter(|admitted| *admitted).count(), 20);
 }
 
 async fn a_rate_of_zero_admits_nothing(subject: Subject) {
-    assert_eq!(
-        subject.wait_of(&new_id(), Rate { per_minute: 0 }).await,
-        Duration::from_secs(60)
-    );
+    assert_eq!(subject.wait_of(&new_id(), Rate { per_minute: 0 }).await, Duration::from_secs(60));
 }
 
 async fn a_lower_rate_holds_at_once(subject: Subject) {
     let key = new_id();
-    assert_eq!(
-        subject.spend(&key, Rate { per_minute: 200 }, 190).await,
-        190
-    );
+    assert_eq!(subject.spend(&key, Rate { per_minute: 200 }, 190).await, 190);
     let wait = subject.wait_of(&key, Rate { per_minute: 1 }).await;
-    assert!(
-        wait <= Duration::from_secs(60),
-        "never longer than the interval of the new rate: {wait:?}"
-    );
+    assert!(wait <= Duration::from_secs(60), "never longer than the interval of the new rate: {wait:?}");
 }
 
 async fn what_was_set_comes_back(subject: Subject) {
     let (cache, key) = (&subject.cache, new_id());
     assert_eq!(cache.get(&key).await.unwrap(), None);
-    for value in [
-        &b"plain"[..],
-        b"",
-        b"\x00\xff\r\n$5\r\n",
-        "größer".as_bytes(),
-    ] {
+    for value in [&b"plain"[..], b"", b"\x00\xff\r\n$5\r\n", "größer".as_bytes()] {
         cache.set(&key, value.to_vec(), LONG).await.unwrap();
         assert_eq!(cache.get(&key).await.unwrap().as_deref(), Some(value));
     }
@@ -201,32 +160,20 @@ async fn a_value_ends_with_its_time(subject: Subject) {
     for key in [&get, &take, &again] {
         assert!(cache.set_if_absent(key, "short", ttl).await.unwrap());
     }
-    assert_eq!(
-        cache.get(&get).await.unwrap().as_deref(),
-        Some(&b"short"[..])
-    );
+    assert_eq!(cache.get(&get).await.unwrap().as_deref(), Some(&b"short"[..]));
     subject.pass(ttl + Duration::from_millis(5)).await;
     assert_eq!(cache.get(&get).await.unwrap(), None);
     assert_eq!(cache.take(&take).await.unwrap(), None);
     assert!(cache.set_if_absent(&again, "new", LONG).await.unwrap());
-    assert_eq!(
-        cache.get(&again).await.unwrap().as_deref(),
-        Some(&b"new"[..])
-    );
+    assert_eq!(cache.get(&again).await.unwrap().as_deref(), Some(&b"new"[..]));
 }
 
 async fn setting_again_begins_a_new_time(subject: Subject) {
     let (cache, key) = (&subject.cache, new_id());
-    cache
-        .set(&key, "short", Duration::from_secs(1))
-        .await
-        .unwrap();
+    cache.set(&key, "short", Duration::from_secs(1)).await.unwrap();
     cache.set(&key, "long", LONG).await.unwrap();
     subject.pass(Duration::from_millis(1_005)).await;
-    assert_eq!(
-        cache.get(&key).await.unwrap().as_deref(),
-        Some(&b"long"[..])
-    );
+    assert_eq!(cache.get(&key).await.unwrap().as_deref(), Some(&b"long"[..]));
 }
 
 async fn of_many_that_set_if_absent_one_wins(subject: Subject) {
@@ -234,28 +181,12 @@ async fn of_many_that_set_if_absent_one_wins(subject: Subject) {
     let mut callers = JoinSet::new();
     for caller in 0..50 {
         let (cache, key) = (subject.cache.clone(), key.clone());
-        callers.spawn(async move {
-            (
-                caller,
-                cache
-                    .set_if_absent(&key, caller.to_string(), LONG)
-                    .await
-                    .unwrap(),
-            )
-        });
+        callers.spawn(async move { (caller, cache.set_if_absent(&key, caller.to_string(), LONG).await.unwrap()) });
     }
-    let won: Vec<i32> = callers
-        .join_all()
-        .await
-        .into_iter()
-        .filter(|(_, won)| *won)
-        .map(|(caller, _)| caller)
-        .collect();
+    let won: Vec<i32> =
+        callers.join_all().await.into_iter().filter(|(_, won)| *won).map(|(caller, _)| caller).collect();
     let held = subject.cache.get(&key).await.unwrap().unwrap();
-    assert_eq!(
-        won.iter().map(i32::to_string).collect::<Vec<_>>(),
-        [String::from_utf8_lossy(&held)]
-    );
+    assert_eq!(won.iter().map(i32::to_string).collect::<Vec<_>>(), [String::from_utf8_lossy(&held)]);
 }
 
 async fn of_many_that_take_one_gets_it(subject: Subject) {
@@ -274,66 +205,25 @@ async fn the_largest_value_fits_and_a_larger_is_refused(subject: Subject) {
     let (cache, key) = (&subject.cache, new_id());
     let largest = vec![7; MAX_VALUE_BYTES];
     cache.set(&key, largest.clone(), LONG).await.unwrap();
-    assert_eq!(
-        cache.get(&key).await.unwrap().as_deref(),
-        Some(largest.as_slice())
-    );
+    assert_eq!(cache.get(&key).await.unwrap().as_deref(), Some(largest.as_slice()));
     let larger = vec![8; MAX_VALUE_BYTES + 1];
-    assert!(matches!(
-        cache.set(&key, larger.clone(), LONG).await,
-        Err(CacheError::ValueTooLarge { .. })
-    ));
-    assert!(matches!(
-        cache.set_if_absent(&new_id(), larger, LONG).await,
-        Err(CacheError::ValueTooLarge { .. })
-    ));
-    assert_eq!(
-        cache.take(&key).await.unwrap().as_deref(),
-        Some(largest.as_slice())
-    );
+    assert!(matches!(cache.set(&key, larger.clone(), LONG).await, Err(CacheError::ValueTooLarge { .. })));
+    assert!(matches!(cache.set_if_absent(&new_id(), larger, LONG).await, Err(CacheError::ValueTooLarge { .. })));
+    assert_eq!(cache.take(&key).await.unwrap().as_deref(), Some(largest.as_slice()));
 
     let long = "k".repeat(MAX_KEY_BYTES + 1);
     cache.set(&long[1..], "fits", LONG).await.unwrap();
-    assert!(matches!(
-        cache.set(&long, "", LONG).await,
-        Err(CacheError::KeyTooLong { .. })
-    ));
-    assert!(matches!(
-        cache.get(&long).await,
-        Err(CacheError::KeyTooLong { .. })
-    ));
-    assert!(matches!(
-        cache.delete(&long).await,
-        Err(CacheError::KeyTooLong { .. })
-    ));
-    assert!(matches!(
-        cache.take(&long).await,
-        Err(CacheError::KeyTooLong { .. })
-    ));
+    assert!(matches!(cache.set(&long, "", LONG).await, Err(CacheError::KeyTooLong { .. })));
+    assert!(matches!(cache.get(&long).await, Err(CacheError::KeyTooLong { .. })));
+    assert!(matches!(cache.delete(&long).await, Err(CacheError::KeyTooLong { .. })));
+    assert!(matches!(cache.take(&long).await, Err(CacheError::KeyTooLong { .. })));
 }
 
 async fn a_time_to_live_out_of_range_is_refused(subject: Subject) {
     let (cache, key) = (&subject.cache, new_id());
-    for ttl in [
-        Duration::ZERO,
-        Duration::from_micros(999),
-        MAX_TTL + Duration::from_nanos(1),
-        Duration::MAX,
-    ] {
-        assert!(
-            matches!(
-                cache.set(&key, "value", ttl).await,
-                Err(CacheError::InvalidTtl)
-            ),
-            "{ttl:?}"
-        );
-        assert!(
-            matches!(
-                cache.set_if_absent(&key, "value", ttl).await,
-                Err(CacheError::InvalidTtl)
-            ),
-            "{ttl:?}"
-        );
+    for ttl in [Duration::ZERO, Duration::from_micros(999), MAX_TTL + Duration::from_nanos(1), Duration::MAX] {
+        assert!(matches!(cache.set(&key, "value", ttl).await, Err(CacheError::InvalidTtl)), "{ttl:?}");
+        assert!(matches!(cache.set_if_absent(&key, "value", ttl).await, Err(CacheError::InvalidTtl)), "{ttl:?}");
     }
     assert_eq!(cache.get(&key).await.unwrap(), None);
     assert!(cache.set_if_absent(&key, "value", MAX_TTL).await.unwrap());
@@ -343,10 +233,7 @@ async fn limits_and_values_of_one_name_are_apart(subject: Subject) {
     let (key, rate) = (new_id(), Rate { per_minute: 2 });
     subject.cache.set(&key, "not a number", LONG).await.unwrap();
     assert_eq!(subject.spend(&key, rate, 5).await, 2);
-    assert_eq!(
-        subject.cache.get(&key).await.unwrap().as_deref(),
-        Some(&b"not a number"[..])
-    );
+    assert_eq!(subject.cache.get(&key).await.unwrap().as_deref(), Some(&b"not a number"[..]));
 }
 
 async fn it_answers_a_ping(subject: Subject) {
@@ -358,21 +245,11 @@ async fn it_answers_a_ping(subject: Subject) {
 async fn values_in_process_are_bounded_and_the_newest_stay() {
     let subject = Subject::local().await;
     for number in 0..200 {
-        subject
-            .cache
-            .set(&number.to_string(), vec![number; MAX_VALUE_BYTES], LONG)
-            .await
-            .unwrap();
+        subject.cache.set(&number.to_string(), vec![number; MAX_VALUE_BYTES], LONG).await.unwrap();
     }
     let mut held = Vec::new();
     for number in 0..200 {
-        if subject
-            .cache
-            .get(&number.to_string())
-            .await
-            .unwrap()
-            .is_some()
-        {
+        if subject.cache.get(&number.to_string()).await.unwrap().is_some() {
             held.push(number);
         }
     }

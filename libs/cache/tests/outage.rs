@@ -19,12 +19,7 @@ const BACK_WITHIN: Duration = Duration::from_secs(20);
 /// A gateway whose time stands still, so that no share refills while it is counted.
 async fn gateway(redis: &Redis) -> (Cache, Clock) {
     let clock = Clock::manual(1_800_000_000_000);
-    (
-        Cache::redis(&redis.url(), REPLICAS, clock.clone())
-            .await
-            .unwrap(),
-        clock,
-    )
+    (Cache::redis(&redis.url(), REPLICAS, clock.clone()).await.unwrap(), clock)
 }
 
 /// How many of 200 requests are admitted, and how long they took.
@@ -41,13 +36,7 @@ async fn spend(cache: &Cache, key: &str, rate: Rate) -> (usize, Duration) {
 async fn until_shared(cache: &Cache) {
     let rate = Rate { per_minute: 3_000 };
     eventually("limits counted in redis", BACK_WITHIN, || async {
-        matches!(
-            cache.admit(&new_id(), rate).await,
-            Decision::Admitted {
-                remaining: 2_999,
-                ..
-            }
-        )
+        matches!(cache.admit(&new_id(), rate).await, Decision::Admitted { remaining: 2_999, .. })
     })
     .await;
 }
@@ -55,11 +44,7 @@ async fn until_shared(cache: &Cache) {
 #[tokio::test]
 async fn without_redis_each_replica_admits_its_share_and_comes_back_by_itself() {
     let redis = Redis::start().await;
-    let gateways = [
-        gateway(&redis).await,
-        gateway(&redis).await,
-        gateway(&redis).await,
-    ];
+    let gateways = [gateway(&redis).await, gateway(&redis).await, gateway(&redis).await];
     for (cache, _) in &gateways {
         until_shared(cache).await;
     }
@@ -73,11 +58,7 @@ async fn without_redis_each_replica_admits_its_share_and_comes_back_by_itself() 
         assert_eq!(admitted, 1, "a share is at least 1");
         assert_eq!(spend(cache, &key, Rate { per_minute: 0 }).await.0, 0);
         clock.advance(Duration::from_secs(3));
-        assert_eq!(
-            spend(cache, &key, SIXTY).await.0,
-            1,
-            "a share refills at its own rate"
-        );
+        assert_eq!(spend(cache, &key, SIXTY).await.0, 1, "a share refills at its own rate");
     }
     redis.restart().await;
     for (cache, _) in &gateways {
@@ -108,10 +89,7 @@ async fn a_cache_starts_without_redis_and_takes_it_up_when_it_comes() {
     let (cache, _) = gateway(&redis).await;
     assert_eq!(spend(&cache, &new_id(), SIXTY).await.0, 20);
     assert!(begun.elapsed() < BOUND);
-    assert!(matches!(
-        cache.ping().await,
-        Err(CacheError::Unavailable(_))
-    ));
+    assert!(matches!(cache.ping().await, Err(CacheError::Unavailable(_))));
     redis.restart().await;
     until_shared(&cache).await;
     cache.ping().await.unwrap();
@@ -122,23 +100,14 @@ async fn state_is_unavailable_within_a_second_and_comes_back_by_itself() {
     let redis = Redis::start().await;
     let (cache, _) = gateway(&redis).await;
     let key = new_id();
-    cache
-        .set(&key, "here", Duration::from_secs(60))
-        .await
-        .unwrap();
+    cache.set(&key, "here", Duration::from_secs(60)).await.unwrap();
     redis.stall(Duration::from_secs(3)).await;
     for _ in 0..3 {
         let begun = Instant::now();
-        assert!(matches!(
-            cache.get(&key).await,
-            Err(CacheError::Unavailable(_))
-        ));
+        assert!(matches!(cache.get(&key).await, Err(CacheError::Unavailable(_))));
         assert!(begun.elapsed() < Duration::from_secs(1));
     }
-    eventually("the value", BACK_WITHIN, || async {
-        cache.get(&key).await.is_ok_and(|value| value.is_some())
-    })
-    .await;
+    eventually("the value", BACK_WITHIN, || async { cache.get(&key).await.is_ok_and(|value| value.is_some()) }).await;
     redis.kill();
     let ttl = Duration::from_secs(60);
     for result in [
@@ -148,20 +117,11 @@ async fn state_is_unavailable_within_a_second_and_comes_back_by_itself() {
         cache.take(&key).await.map(drop),
         cache.delete(&key).await,
     ] {
-        assert!(
-            matches!(result, Err(CacheError::Unavailable(_))),
-            "{result:?}"
-        );
+        assert!(matches!(result, Err(CacheError::Unavailable(_))), "{result:?}");
     }
     redis.restart().await;
-    eventually("state", BACK_WITHIN, || async {
-        cache.set(&key, "again", ttl).await.is_ok()
-    })
-    .await;
-    assert_eq!(
-        cache.get(&key).await.unwrap().as_deref(),
-        Some(&b"again"[..])
-    );
+    eventually("state", BACK_WITHIN, || async { cache.set(&key, "again", ttl).await.is_ok() }).await;
+    assert_eq!(cache.get(&key).await.unwrap().as_deref(), Some(&b"again"[..]));
 }
 
 /// Lines that were logged.
@@ -185,27 +145,16 @@ async fn an_outage_is_counted_each_time_and_logged_once_a_minute() {
     let _recorder = metrics::set_default_local_recorder(&recorder);
     let log = Log::default();
     let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_ansi(false)
-        .with_writer(move || writer.clone())
-        .finish();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
     let _subscriber = tracing::subscriber::set_default(subscriber);
-    let warnings = || {
-        String::from_utf8_lossy(&log.0.lock().unwrap())
-            .matches("WARN weft_cache")
-            .count()
-    };
+    let warnings = || String::from_utf8_lossy(&log.0.lock().unwrap()).matches("WARN weft_cache").count();
 
     let redis = Redis::start().await;
     let (cache, clock) = gateway(&redis).await;
     until_shared(&cache).await;
     redis.kill();
     spend(&cache, &new_id(), SIXTY).await;
-    let counted = |expected: u64| {
-        metrics
-            .render()
-            .contains(&format!("weft_cache_fallback_total {expected}\n"))
-    };
+    let counted = |expected: u64| metrics.render().contains(&format!("weft_cache_fallback_total {expected}\n"));
     assert!(counted(200), "{}", metrics.render());
     assert_eq!(warnings(), 1);
     clock.advance(Duration::from_millis(59_999));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Connection, Pool, Database};
+use sqlx::{Connection, Database, Pool};
 
 use crate::{DbError, On, Row, Sql, sql};
 
@@ -17,7 +17,7 @@ const SQLITE_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the first connection at the start may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the database has to answer a [`Db::ping`].
+/// How long the database has to answer a [`Db::ping`], and a connection to show that it is fit for its next use.
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
 /// A connection that has rested for this long is tried before it is used: the server may have gone meanwhile.
 const TRY_AFTER_IDLE: Duration = Duration::from_secs(1);
@@ -49,7 +49,10 @@ pub struct Db {
 #[derive(Clone)]
 pub(crate) enum Pools {
     /// One connection writes, so that writers wait in line here and not on a locked file.
-    Sqlite { write: SqlitePool, read: SqlitePool },
+    Sqlite {
+        write: SqlitePool,
+        read: SqlitePool,
+    },
     Postgres(PgPool),
 }
 
@@ -139,7 +142,9 @@ async fn sqlite(url: &str, readers: u32) -> Result<Pools, DbError> {
         return Err(refused("an in-memory sqlite database cannot be shared by readers and the writer, name a file"));
     }
     let options = SqliteConnectOptions::from_str(url)
-        .map_err(|e| DbError::Connect("the sqlite url is not valid, write sqlite:///path/to/file.db".into(), Some(e.into())))?
+        .map_err(|e| {
+            DbError::Connect("the sqlite url is not valid, write sqlite:///path/to/file.db".into(), Some(e.into()))
+        })?
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
         // In WAL mode anything less may lose a committed payment when the power goes.
@@ -154,7 +159,13 @@ async fn sqlite(url: &str, readers: u32) -> Result<Pools, DbError> {
     if let Some(folder) = file.parent().filter(|folder| *folder != Path::new("")) {
         tokio::fs::create_dir_all(folder).await.map_err(|e| cannot(e.into()))?;
     }
-    let pool = || SqlitePoolOptions::new().acquire_timeout(SQLITE_ACQUIRE_TIMEOUT).idle_timeout(None).max_lifetime(None).test_before_acquire(false);
+    let pool = || {
+        SqlitePoolOptions::new()
+            .acquire_timeout(SQLITE_ACQUIRE_TIMEOUT)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .test_before_acquire(false)
+    };
     // The writer comes first: it creates the file and switches it to WAL, which readers cannot.
     let write = pool().max_connections(1).connect_with(options.clone()).await.map_err(|e| cannot(e.into()))?;
     let read = pool().max_connections(readers).connect_lazy_with(options.pragma("query_only", "ON"));
@@ -163,7 +174,12 @@ async fn sqlite(url: &str, readers: u32) -> Result<Pools, DbError> {
 
 async fn postgres(url: &str, schema: &str, most: u32) -> Result<Pools, DbError> {
     let options = PgConnectOptions::from_str(url)
-        .map_err(|e| DbError::Connect("the postgres url is not valid, write postgres://user:password@host:port/database".into(), Some(e.into())))?
+        .map_err(|e| {
+            DbError::Connect(
+                "the postgres url is not valid, write postgres://user:password@host:port/database".into(),
+                Some(e.into()),
+            )
+        })?
         .application_name(&format!("weft-{schema}"))
         .options([("search_path", schema)])
         .options([
@@ -177,23 +193,38 @@ async fn postgres(url: &str, schema: &str, most: u32) -> Result<Pools, DbError> 
     match first {
         Ok(Ok(connection)) => drop(connection.close().await),
         Ok(Err(error @ sqlx::Error::Database(_))) => {
-            let text = format!("{place} refused the connection, check the user, the password and the database in the url");
+            let text =
+                format!("{place} refused the connection, check the user, the password and the database in the url");
             return Err(DbError::Connect(text, Some(error.into())));
         }
         Ok(Err(error)) => {
-            return Err(DbError::Connect(format!("{place} cannot be reached, check that it runs and the url"), Some(error.into())));
+            return Err(DbError::Connect(
+                format!("{place} cannot be reached, check that it runs and the url"),
+                Some(error.into()),
+            ));
         }
         Err(error) => {
-            return Err(DbError::Connect(format!("{place} did not answer in time, check that it runs and the url"), Some(error.into())));
+            return Err(DbError::Connect(
+                format!("{place} did not answer in time, check that it runs and the url"),
+                Some(error.into()),
+            ));
         }
     }
     let pool = PgPoolOptions::new()
         .max_connections(most)
         .acquire_timeout(POSTGRES_ACQUIRE_TIMEOUT)
-        // A round trip before every use is too much for a busy pool, which tries its connections when they come back.
+        // Not a round trip before every use, but one after it, while nobody waits. It has a time limit, because a
+        // call that was given up leaves its statement running, and on a server that went silent the connection
+        // would be neither back nor gone until TCP gives up, a quarter of an hour later.
         .test_before_acquire(false)
         .before_acquire(|connection, meta| {
             Box::pin(async move { Ok(meta.idle_for < TRY_AFTER_IDLE || connection.ping().await.is_ok()) })
+        })
+        .after_release(|connection, _| {
+            Box::pin(async move {
+                let answer = tokio::time::timeout(PING_TIMEOUT, connection.ping()).await;
+                answer.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map(|()| true)
+            })
         });
     Ok(Pools::Postgres(pool.connect_lazy_with(options)))
 }

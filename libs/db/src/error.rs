@@ -111,7 +111,5 @@ fn sqlite_is_unavailable(code: &str) -> bool {
 /// that ran out of time (57014, 55P03, 25P03), a server that has become read-only (25006).
 /// <https://www.postgresql.org/docs/current/errcodes-appendix.html>
 fn postgres_is_unavailable(code: &str) -> bool {
-    code.starts_with("08")
-        || code.starts_with("57P")
-        || matches!(code, "53300" | "57014" | "55P03" | "25P03" | "25006")
+    code.starts_with("08") || code.starts_with("57P") || matches!(code, "53300" | "57014" | "55P03" | "25P03" | "25006")
 }

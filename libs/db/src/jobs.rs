@@ -60,13 +60,13 @@ record! {
 pub async fn enqueue(tx: &Tx, job: &NewJob) -> Result<bool, DbError> {
     let added = sql("INSERT INTO jobs (product, id, kind, payload, run_at) VALUES ($1, $2, $3, $4, $5) \
                      ON CONFLICT (product, id) DO NOTHING")
-        .bind(&job.product)
-        .bind(&job.id)
-        .bind(job.kind)
-        .bind(&job.payload)
-        .bind(job.run_at)
-        .run(tx)
-        .await?;
+    .bind(&job.product)
+    .bind(&job.id)
+    .bind(job.kind)
+    .bind(&job.payload)
+    .bind(job.run_at)
+    .run(tx)
+    .await?;
     Ok(added == 1)
 }
 
@@ -77,21 +77,21 @@ pub async fn claim(db: &Db, kind: &str, now: i64, lease: Duration, most: i64) ->
          WHERE (product, id) IN (SELECT product, id FROM jobs \
              WHERE kind = $3 AND run_at <= $4 AND attempts < $5 ORDER BY run_at LIMIT $6) \
          RETURNING product, id, kind, payload, attempts, lease")
-        .on_postgres(
-            "WITH due AS (SELECT product, id FROM jobs \
+    .on_postgres(
+        "WITH due AS (SELECT product, id FROM jobs \
                  WHERE kind = $3 AND run_at <= $4 AND attempts < $5 ORDER BY run_at LIMIT $6 FOR UPDATE SKIP LOCKED) \
              UPDATE jobs SET run_at = $1, lease = $2, attempts = jobs.attempts + 1 FROM due \
              WHERE jobs.product = due.product AND jobs.id = due.id \
              RETURNING jobs.product, jobs.id, jobs.kind, jobs.payload, jobs.attempts, jobs.lease",
-        )
-        .bind(until)
-        .bind(new_id())
-        .bind(kind)
-        .bind(now)
-        .bind(MAX_ATTEMPTS)
-        .bind(most.min(MAX_CLAIM))
-        .all(db)
-        .await
+    )
+    .bind(until)
+    .bind(new_id())
+    .bind(kind)
+    .bind(now)
+    .bind(MAX_ATTEMPTS)
+    .bind(most.min(MAX_CLAIM))
+    .all(db)
+    .await
 }
 
 /// Ends a job, in the transaction of its effect. False if the lease has run out and somebody else has it or has
@@ -108,7 +108,8 @@ pub async fn retry(on: &impl On, job: &Job, now: i64, error: &str) -> Result<boo
         metrics::counter!("weft_jobs_given_up_total", "kind" => job.kind.clone()).increment(1);
         tracing::error!(kind = job.kind, id = job.id, error, "a job failed too often and is given up");
     }
-    let back = sql("UPDATE jobs SET run_at = $1, lease = NULL, last_error = $2 WHERE product = $3 AND id = $4 AND lease = $5");
+    let back =
+        sql("UPDATE jobs SET run_at = $1, lease = NULL, last_error = $2 WHERE product = $3 AND id = $4 AND lease = $5");
     let back = back.bind(now.saturating_add(backoff_ms(job.attempts))).bind(error);
     Ok(back.bind(&job.product).bind(&job.id).bind(&job.lease).run(on).await? == 1)
 }

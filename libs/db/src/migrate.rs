@@ -37,8 +37,8 @@ impl Db {
             self.lock_schema(&tx).await?;
             sql("CREATE TABLE IF NOT EXISTS weft_migrations (\
                  version BIGINT NOT NULL PRIMARY KEY, name TEXT NOT NULL, checksum TEXT NOT NULL)")
-                .run(&tx)
-                .await?;
+            .run(&tx)
+            .await?;
             let applied = applied(&tx).await?;
             for migration in self.pending(migrations, &applied)? {
                 tx.script(migration.sql).await?;
@@ -66,7 +66,9 @@ impl Db {
             None => Ok(()),
             Some(Migration { version, name, .. }) => {
                 let schema = self.schema;
-                Err(DbError::Schema(format!("schema {schema} lacks migration {version} ({name}), run weft migrate first")))
+                Err(DbError::Schema(format!(
+                    "schema {schema} lacks migration {version} ({name}), run weft migrate first"
+                )))
             }
         }
     }
@@ -77,7 +79,8 @@ impl Db {
         // The other one may be busy for long, and so may this one.
         sql("SET LOCAL statement_timeout = 0").run(tx).await?;
         // Any number does, if it is always the same for the schema; a lock belongs to one database.
-        let key = self.schema.bytes().fold(0x7765_6674, |key: i64, byte| key.wrapping_mul(257).wrapping_add(byte.into()));
+        let key =
+            self.schema.bytes().fold(0x7765_6674, |key: i64, byte| key.wrapping_mul(257).wrapping_add(byte.into()));
         sql("SELECT pg_advisory_xact_lock($1)").bind(key).run(tx).await?;
         // Asked first, because IF NOT EXISTS wants the right to create even when there is nothing to create.
         let there: i64 = sql("SELECT COUNT(*) FROM pg_namespace WHERE nspname = $1").bind(self.schema).one(tx).await?;
@@ -95,16 +98,22 @@ impl Db {
         }
         if let Some(newer) = applied.get(migrations.len()) {
             let (version, name) = (newer.version, &newer.name);
-            return refused(format!("it has migration {version} ({name}), this program is older, deploy the newer one"));
+            return refused(format!(
+                "it has migration {version} ({name}), this program is older, deploy the newer one"
+            ));
         }
         for (migration, applied) in migrations.iter().zip(applied) {
             if migration.version != applied.version {
                 let (ours, theirs) = (migration.version, applied.version);
-                return refused(format!("migration {theirs} is applied where this program has {ours}, add new migrations at the end"));
+                return refused(format!(
+                    "migration {theirs} is applied where this program has {ours}, add new migrations at the end"
+                ));
             }
             if migration.checksum() != applied.checksum {
                 let (version, name) = (migration.version, migration.name);
-                return refused(format!("migration {version} ({name}) was changed after it was applied, put its text back and add a new one"));
+                return refused(format!(
+                    "migration {version} ({name}) was changed after it was applied, put its text back and add a new one"
+                ));
             }
         }
         Ok(migrations.get(applied.len()..).unwrap_or_default())

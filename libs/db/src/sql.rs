@@ -1,9 +1,9 @@
 //! A statement with its values, and the rows that come back.
 use std::future::Future;
 
-use sqlx::sqlite::{SqliteArguments, SqliteRow};
-use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::error::UnexpectedNullError;
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{ColumnIndex, Decode, Postgres, SqlSafeStr, SqlStr, Sqlite, Type, ValueRef};
 
 use crate::DbError;

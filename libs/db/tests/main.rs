@@ -1,6 +1,5 @@
 //! Every test runs on SQLite and on PostgreSQL, except where it says why not.
-#![expect(clippy::unwrap_used, reason = "a test may fail loudly")]
-mod bench;
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may fail loudly")]
 mod jobs;
 mod migrations;
 mod outage;

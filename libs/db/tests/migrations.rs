@@ -1,6 +1,6 @@
 //! Migrations go forward, once, whoever starts them.
-use weft_db::{Db, DbError, Migration, sql};
 use futures_util::future::join_all;
+use weft_db::{Db, DbError, Migration, sql};
 
 use super::{Place, on_both};
 
@@ -11,7 +11,11 @@ const FIRST: Migration = Migration {
           CREATE INDEX notes_text ON notes (text);\n\
           INSERT INTO notes (id, text) VALUES (1, 'it''s; here');",
 };
-const SECOND: Migration = Migration { version: 2, name: "pinned", sql: "ALTER TABLE notes ADD COLUMN pinned BOOLEAN NOT NULL DEFAULT FALSE;" };
+const SECOND: Migration = Migration {
+    version: 2,
+    name: "pinned",
+    sql: "ALTER TABLE notes ADD COLUMN pinned BOOLEAN NOT NULL DEFAULT FALSE;",
+};
 
 async fn notes(db: &Db) -> i64 {
     sql("SELECT COUNT(*) FROM notes").one(db).await.unwrap()

@@ -1,10 +1,13 @@
 //! A database that is away, comes back, hangs, or was never there.
 use std::time::{Duration, Instant};
 
+use futures_util::future::{join, join_all};
+use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
-use weft_db::{Db, DbError, sql};
+use weft_db::{Db, DbError, DbOptions, Tx, sql};
 use weft_testing::{eventually, postgres};
 
 use super::{Place, on_both, options, refusal};
@@ -22,6 +25,20 @@ on_both! {
     }
 }
 
+/// On one thread, because that is how far a test's own recorder reaches.
+#[tokio::test]
+async fn a_ping_shows_how_many_connections_there_are() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    for (place, pool) in [(Place::sqlite(), "write"), (Place::postgres().await, "all")] {
+        let db = place.open().await;
+        db.write("hold", async |_: Tx| db.ping().await).await.unwrap();
+        let used = format!("weft_db_pool_connections{{service=\"testing\",pool=\"{pool}\",state=\"used\"}} 1");
+        let shown = recorder.handle().render();
+        assert!(shown.contains(&used), "{shown}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stopped_postgresql_is_unavailable_at_once_and_used_again_when_it_is_back() {
     let server = postgres::Postgres::start().await;
@@ -35,7 +52,7 @@ async fn a_stopped_postgresql_is_unavailable_at_once_and_used_again_when_it_is_b
         assert!(error.is_unavailable(), "{error:?}");
         assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
     }
-    let nothing: Result<(), DbError> = db.write("away", async |_: weft_db::Tx| Ok(())).await;
+    let nothing: Result<(), DbError> = db.write("away", async |_: Tx| Ok(())).await;
     assert!(nothing.unwrap_err().is_unavailable());
 
     server.resume().await;
@@ -47,7 +64,7 @@ async fn a_stopped_postgresql_is_unavailable_at_once_and_used_again_when_it_is_b
 async fn a_restart_of_postgresql_between_two_calls_is_not_noticed() {
     let server = postgres::Postgres::start().await;
     let db = Db::connect(&options(server.database().await)).await.unwrap();
-    futures_util::future::join_all((0..8).map(|_| says_one(&db))).await;
+    join_all((0..8).map(|_| says_one(&db))).await;
     server.pause().await;
     tokio::time::sleep(Duration::from_millis(1_000)).await;
     server.resume().await;
@@ -56,36 +73,63 @@ async fn a_restart_of_postgresql_between_two_calls_is_not_noticed() {
     }
 }
 
-/// A machine that is cut off does not refuse: it says nothing.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_silent_postgresql_fails_a_ping_within_its_second() {
-    let url = postgres::shared().await.database().await;
-    let server = format!("127.0.0.1:{}", postgres::shared().await.port());
+/// Forwards to the shared server. Once `silent` was true, a connection of that time never says anything again.
+async fn proxy(silent: watch::Receiver<bool>) -> (String, JoinSet<()>) {
+    let postgres = postgres::shared().await;
+    let server = format!("127.0.0.1:{}", postgres.port());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let proxy = listener.local_addr().unwrap().to_string();
+    let url = postgres.database().await.replace(&server, &listener.local_addr().unwrap().to_string());
     let mut forwarding = JoinSet::new();
-    let db_url = url.replace(&server, &proxy);
     forwarding.spawn(async move {
-        let (mut client, _) = listener.accept().await.unwrap();
-        let mut upstream = TcpStream::connect(&server).await.unwrap();
-        copy_bidirectional(&mut client, &mut upstream).await.ok();
-        // From here on connections are taken and not answered.
-        let mut held = Vec::new();
+        let mut connections = JoinSet::new();
         loop {
-            held.push(listener.accept().await);
+            let (mut client, _) = listener.accept().await.unwrap();
+            let mut upstream = TcpStream::connect(&server).await.unwrap();
+            let mut silent = silent.clone();
+            connections.spawn(async move {
+                tokio::select! {
+                    biased;
+                    _ = silent.wait_for(|silent| *silent) => {}
+                    _ = copy_bidirectional(&mut client, &mut upstream) => return,
+                }
+                std::future::pending().await
+            });
         }
     });
-    let db = Db::connect(&options(db_url)).await.unwrap();
-    let asked = Instant::now();
-    assert!(db.ping().await.unwrap_err().is_unavailable());
-    assert!(asked.elapsed() < Duration::from_millis(1_300), "{:?}", asked.elapsed());
+    (url, forwarding)
+}
+
+/// A machine that is cut off does not refuse: it says nothing, and its connections never end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_postgresql_fails_a_ping_within_its_second_and_its_successor_is_found() {
+    let (silence, silent) = watch::channel(false);
+    let (url, _forwarding) = proxy(silent).await;
+    let db = Db::connect(&DbOptions { max_connections: 2, ..options(url) }).await.unwrap();
+    let (one, other) = join(db.ping(), db.ping()).await;
+    one.and(other).unwrap();
+    // Until both connections are back in the pool, so that the calls below have them to hang on.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+
+    silence.send_replace(true);
+    for _ in 0..3 {
+        let asked = Instant::now();
+        let (one, other) = join(db.ping(), db.ping()).await;
+        assert!(one.unwrap_err().is_unavailable() && other.unwrap_err().is_unavailable());
+        assert!(asked.elapsed() < Duration::from_millis(1_300), "{:?}", asked.elapsed());
+    }
+
+    silence.send_replace(false);
+    eventually("an answer", Duration::from_secs(5), async || db.ping().await.is_ok()).await;
 }
 
 #[tokio::test]
 async fn a_postgresql_that_is_not_there_is_named_without_the_password() {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
     let error = refusal(&options(format!("postgres://weft:secret@127.0.0.1:{free}/x"))).await;
-    assert_eq!(error.to_string(), format!("postgresql at 127.0.0.1:{free} cannot be reached, check that it runs and the url"));
+    assert_eq!(
+        error.to_string(),
+        format!("postgresql at 127.0.0.1:{free} cannot be reached, check that it runs and the url")
+    );
     assert!(!format!("{error:?}").contains("secret"));
 }
 
@@ -93,7 +137,9 @@ async fn a_postgresql_that_is_not_there_is_named_without_the_password() {
 async fn a_database_that_does_not_exist_is_named() {
     let port = postgres::shared().await.port();
     let error = refusal(&options(format!("postgres://weft:secret@127.0.0.1:{port}/nowhere"))).await;
-    let expected = format!("postgresql at 127.0.0.1:{port} refused the connection, check the user, the password and the database in the url");
+    let expected = format!(
+        "postgresql at 127.0.0.1:{port} refused the connection, check the user, the password and the database in the url"
+    );
     assert_eq!(error.to_string(), expected);
     assert!(!format!("{error:?}").contains("secret"));
 }

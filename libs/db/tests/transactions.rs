@@ -55,7 +55,11 @@ async fn read_and_add(db: &Db) {
 }
 
 /// As an async trait's method holds it: boxed and sent between threads.
-fn transfer<'a>(db: &'a Db, from: &'a str, to: &'a str) -> Pin<Box<dyn Future<Output = Result<i64, Error>> + Send + 'a>> {
+fn transfer<'a>(
+    db: &'a Db,
+    from: &'a str,
+    to: &'a str,
+) -> Pin<Box<dyn Future<Output = Result<i64, Error>> + Send + 'a>> {
     Box::pin(async move {
         let note = String::from("borrowed by every run");
         db.write("transfer", async |tx: Tx| {

@@ -22,14 +22,14 @@ async fn store(db: &Db, values: &Values) -> Result<Values, DbError> {
     sql("INSERT INTO vals (id, text, int, float, bool, bytes) VALUES ($1, $2, $3, $4, $5, $6) \
          ON CONFLICT (id) DO UPDATE SET text = $2, int = $3, float = $4, bool = $5, bytes = $6 \
          RETURNING id, text, int, float, bool, bytes")
-        .bind(values.id)
-        .bind(values.text.clone())
-        .bind(values.int)
-        .bind(values.float)
-        .bind(values.bool)
-        .bind(values.bytes.clone())
-        .one(db)
-        .await
+    .bind(values.id)
+    .bind(values.text.clone())
+    .bind(values.int)
+    .bind(values.float)
+    .bind(values.bool)
+    .bind(values.bytes.clone())
+    .one(db)
+    .await
 }
 
 fn full(id: i64) -> Values {

@@ -4,7 +4,10 @@ use std::ops::{Range, RangeInclusive};
 
 use toml::Spanned;
 
-use crate::manifest::{Manifest, Mistakes, Name, RawAgents, RawCredits, RawDataPolicy, RawIdentity, RawPackage, RawPlan, RawPlanModels, RawPrice};
+use crate::manifest::{
+    Manifest, Mistakes, Name, RawAgents, RawCredits, RawDataPolicy, RawIdentity, RawPackage, RawPlan, RawPlanModels,
+    RawPrice,
+};
 use crate::product::{
     Agents, CreditPackage, DataPolicy, Identity, Limit, Models, Plan, PlanCredits, PlanModels, Price, Product,
 };
@@ -89,7 +92,8 @@ fn data_policy(kind: &Spanned<RawDataPolicy>, ttl_s: Option<&Spanned<i64>>, mist
         }
         (other, ttl_s) => {
             if let Some(ttl_s) = ttl_s {
-                mistakes.at(ttl_s.span(), "`session_ttl_s` has a meaning only with data_policy `session_only`; remove it");
+                mistakes
+                    .at(ttl_s.span(), "`session_ttl_s` has a meaning only with data_policy `session_only`; remove it");
             }
             match other {
                 RawDataPolicy::ServerSide => DataPolicy::ServerSide,
@@ -183,7 +187,12 @@ fn plan(raw: RawPlan, declared: &Declared, mistakes: &mut Mistakes) -> Plan {
         prices: prices(raw.prices, mistakes),
         features: raw.features.into_iter().map(|(key, value)| (key.into_inner(), value)).collect(),
         limits,
-        requests_per_minute: limit(&raw.requests_per_minute, "requests_per_minute", 1..=REQUESTS_PER_MINUTE_MAX, mistakes),
+        requests_per_minute: limit(
+            &raw.requests_per_minute,
+            "requests_per_minute",
+            1..=REQUESTS_PER_MINUTE_MAX,
+            mistakes,
+        ),
         requests_per_seat: raw.requests_per_seat,
         credits: raw.credits.as_ref().map(|raw| credits(raw, mistakes)),
         models: plan_models(raw.models, declared.roles, mistakes),
@@ -224,7 +233,9 @@ fn prices(raw: Vec<RawPrice>, mistakes: &mut Mistakes) -> Vec<Price> {
             interval: raw.interval.into_inner(),
             per_seat: raw.per_seat,
             id: raw.id.map(|id| name(id, "price", mistakes)),
-            bonus_credits: raw.bonus_credits.map_or(0, |bonus| number(&bonus, "bonus_credits", 0..=AMOUNT_MAX, mistakes)),
+            bonus_credits: raw
+                .bonus_credits
+                .map_or(0, |bonus| number(&bonus, "bonus_credits", 0..=AMOUNT_MAX, mistakes)),
         });
     }
     prices
@@ -234,7 +245,12 @@ fn credits(raw: &RawCredits, mistakes: &mut Mistakes) -> PlanCredits {
     PlanCredits {
         initial: number(&raw.initial, "initial", 0..=AMOUNT_MAX, mistakes),
         daily: number(&raw.daily, "daily", 0..=AMOUNT_MAX, mistakes),
-        micro_credits_per_token: number(&raw.micro_credits_per_token, "micro_credits_per_token", 0..=AMOUNT_MAX, mistakes),
+        micro_credits_per_token: number(
+            &raw.micro_credits_per_token,
+            "micro_credits_per_token",
+            0..=AMOUNT_MAX,
+            mistakes,
+        ),
     }
 }
 

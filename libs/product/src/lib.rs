@@ -11,7 +11,7 @@ mod products;
 
 pub use error::{ManifestError, ManifestErrors};
 pub use product::{
-    Agents, CreditPackage, CredentialKind, DataPolicy, Identity, Interval, Limit, Models, Moderation, OnDisconnect, Plan,
-    PlanCredits, PlanModels, Price, Product,
+    Agents, CredentialKind, CreditPackage, DataPolicy, Identity, Interval, Limit, Models, Moderation, OnDisconnect,
+    Plan, PlanCredits, PlanModels, Price, Product,
 };
 pub use products::Products;

@@ -116,6 +116,7 @@ pub struct Manifest {
     pub credit_packages: Vec<RawPackage>,
 }
 
+/// [`crate::DataPolicy`] without the life of a session, which is a key of its own.
 #[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RawDataPolicy {
@@ -124,6 +125,7 @@ pub enum RawDataPolicy {
     ServerSide,
 }
 
+/// `[identity]`
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawIdentity {
@@ -133,6 +135,7 @@ pub struct RawIdentity {
     pub family_ttl_s: Option<Spanned<i64>>,
 }
 
+/// `[models]`
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawModels {
@@ -142,6 +145,7 @@ pub struct RawModels {
     pub roles: BTreeMap<Name, Name>,
 }
 
+/// `[agents]`
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawAgents {
@@ -149,6 +153,7 @@ pub struct RawAgents {
     pub available: Vec<Name>,
 }
 
+/// One of `[[plans]]`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawPlan {
@@ -168,6 +173,7 @@ pub struct RawPlan {
     pub models: RawPlanModels,
 }
 
+/// One of a plan's `prices`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawPrice {
@@ -180,6 +186,7 @@ pub struct RawPrice {
     pub bonus_credits: Option<Spanned<i64>>,
 }
 
+/// A plan's `credits`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawCredits {
@@ -188,6 +195,7 @@ pub struct RawCredits {
     pub micro_credits_per_token: Spanned<i64>,
 }
 
+/// A plan's `models`.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawPlanModels {
@@ -197,6 +205,7 @@ pub struct RawPlanModels {
     pub allowed: Vec<Name>,
 }
 
+/// One of `[[credit_packages]]`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawPackage {

@@ -78,7 +78,11 @@ impl Products {
 /// The text of every manifest in a folder, by file name.
 fn files(dir: &Path, errors: &mut Vec<ManifestError>) -> Vec<(String, String)> {
     let mut unreadable = |path: &Path, error: std::io::Error| {
-        errors.push(ManifestError { file: path.display().to_string(), line: None, message: format!("cannot be read: {error}") });
+        errors.push(ManifestError {
+            file: path.display().to_string(),
+            line: None,
+            message: format!("cannot be read: {error}"),
+        });
     };
     let entries = match fs::read_dir(dir).and_then(|entries| entries.collect::<Result<Vec<_>, _>>()) {
         Ok(entries) => entries,

@@ -78,7 +78,8 @@ models                      | -                        | -                  | -
 fn every_plan_has_exactly_the_numbers_that_were_promised() {
     let products = Products::builtin();
     let shown: Vec<String> = products.iter().flat_map(|product| matrix(product)).collect();
-    let promised: Vec<String> = [ADIUVA, ASYNC_CODER, COFOUNDER, COMPANION, ZEROBS].iter().flat_map(|table| rows(table)).collect();
+    let promised: Vec<String> =
+        [ADIUVA, ASYNC_CODER, COFOUNDER, COMPANION, ZEROBS].iter().flat_map(|table| rows(table)).collect();
     assert_eq!(shown, promised);
 }
 
@@ -86,7 +87,8 @@ fn every_plan_has_exactly_the_numbers_that_were_promised() {
 fn there_are_five_products_with_sixteen_plans() {
     let products = Products::builtin();
     assert_eq!(products.iter().map(|product| product.plans.len()).sum::<usize>(), 16);
-    let defaults: Vec<_> = products.iter().map(|product| (product.slug.as_str(), product.default_plan.as_str())).collect();
+    let defaults: Vec<_> =
+        products.iter().map(|product| (product.slug.as_str(), product.default_plan.as_str())).collect();
     let expected = [
         ("adiuva", "free"),
         ("async-coder", "free"),
@@ -129,7 +131,11 @@ fn what_touches_safety_is_as_promised() {
     let products = Products::builtin();
     for (slug, data_policy, moderation, on_disconnect) in expected {
         let product = products.get(slug).unwrap();
-        assert_eq!((product.data_policy, product.moderation, product.on_disconnect), (data_policy, moderation, on_disconnect), "{slug}");
+        assert_eq!(
+            (product.data_policy, product.moderation, product.on_disconnect),
+            (data_policy, moderation, on_disconnect),
+            "{slug}"
+        );
     }
 }
 
@@ -207,7 +213,10 @@ fn matrix(product: &Product) -> Vec<String> {
     rows.push(row("models".into(), &models));
     for package in &product.credit_packages {
         let label = package.label.as_ref().map_or(String::new(), |label| format!(" ({label})"));
-        rows.push(format!("package {} | {} for {} {}{label}", package.id, package.credits, package.amount_minor, package.currency));
+        rows.push(format!(
+            "package {} | {} for {} {}{label}",
+            package.id, package.credits, package.amount_minor, package.currency
+        ));
     }
     rows
 }

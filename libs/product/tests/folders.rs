@@ -58,7 +58,10 @@ fn two_files_cannot_have_one_slug() {
 fn a_host_belongs_to_one_product() {
     let greedy = MANIFEST.replace("shop.test", "zerobs.test");
     let found = complaints(&[("shop.toml", &greedy)]);
-    assert_eq!(found, ["shop.toml:3: host `zerobs.test` is taken by products/zerobs.toml:7; a host belongs to one product"]);
+    assert_eq!(
+        found,
+        ["shop.toml:3: host `zerobs.test` is taken by products/zerobs.toml:7; a host belongs to one product"]
+    );
 }
 
 #[test]
@@ -88,7 +91,9 @@ fn a_file_that_is_not_text_is_named() {
 #[test]
 fn the_mistakes_of_all_files_are_told_at_once() {
     let unknown = MANIFEST.replace("moderation", "moderatoin");
-    let dangling = MANIFEST.replace(r#"slug = "shop""#, r#"slug = "mall""#).replace(r#"default_plan = "free""#, r#"default_plan = "fee""#);
+    let dangling = MANIFEST
+        .replace(r#"slug = "shop""#, r#"slug = "mall""#)
+        .replace(r#"default_plan = "free""#, r#"default_plan = "fee""#);
     let found = complaints(&[("a.toml", &unknown), ("b.toml", &dangling.replace("shop.test", "mall.test"))]);
     let expected = [
         "a.toml:1: missing key `moderation`",

@@ -206,9 +206,11 @@ fn the_mistakes_of_several_sections_are_told_at_once() {
 
 #[test]
 fn the_senseless_numbers_of_several_plans_are_told_at_once() {
-    let text = MANIFEST
-        .replacen("{ seats = 1 }", "{ seats = -5 }", 1)
-        .replacen("amount_minor = 500, currency = \"EUR\"", "amount_minor = 0, currency = \"Euro\"", 1);
+    let text = MANIFEST.replacen("{ seats = 1 }", "{ seats = -5 }", 1).replacen(
+        "amount_minor = 500, currency = \"EUR\"",
+        "amount_minor = 0, currency = \"Euro\"",
+        1,
+    );
     let said = complaints(&[("shop.toml", &text)]);
     assert_eq!(said.len(), 3, "{said:#?}");
 }

@@ -29,7 +29,9 @@ pub fn load<T: DeserializeOwned>() -> Result<T, ConfigErrors> {
 ///
 /// # Errors
 /// Every mistake, each with the name of its key.
-pub fn load_from<T: DeserializeOwned>(variables: impl IntoIterator<Item = (String, String)>) -> Result<T, ConfigErrors> {
+pub fn load_from<T: DeserializeOwned>(
+    variables: impl IntoIterator<Item = (String, String)>,
+) -> Result<T, ConfigErrors> {
     let variables: HashMap<String, String> = variables.into_iter().filter(|(_, value)| !value.is_empty()).collect();
     let mut errors = ConfigErrors::default();
     let mut values = BTreeMap::new();
@@ -124,7 +126,10 @@ fn content(path: &str) -> Result<String, String> {
 
 /// Lets envy read the struct again and again, each time without the key that was wrong, so that all
 /// mistakes are told at once.
-fn parse<T: DeserializeOwned>(mut values: BTreeMap<String, String>, mut errors: ConfigErrors) -> Result<T, ConfigErrors> {
+fn parse<T: DeserializeOwned>(
+    mut values: BTreeMap<String, String>,
+    mut errors: ConfigErrors,
+) -> Result<T, ConfigErrors> {
     let mut filled = Vec::new();
     loop {
         // serde takes one key after the other: the last one taken is the one that it could not use.

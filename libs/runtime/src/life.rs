@@ -41,7 +41,10 @@ impl Shutdown {
     /// Ends with SIGINT or SIGTERM. Call it once, inside the runtime.
     pub fn on_signals(&self) {
         let shutdown = self.clone();
-        #[expect(clippy::disallowed_methods, reason = "waits for the end of the process, so nothing could wait for it")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "waits for the end of the process, so nothing could wait for it"
+        )]
         tokio::spawn(async move {
             match signal().await {
                 Ok(name) => tracing::info!(signal = name, "shutting down"),

@@ -2,8 +2,8 @@
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
-use serde::de::{Deserializer, Error as _};
 use serde::Deserialize;
+use serde::de::{Deserializer, Error as _};
 
 /// A key for HMAC-SHA256 must have at least as many bytes as the hash (RFC 7518, 3.2).
 const MIN_SECRET_BYTES: usize = 32;
@@ -143,7 +143,9 @@ fn secret<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SecretString>, D:
 
 fn url<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     let text = String::deserialize(from)?;
-    let is_url = text.parse::<http::Uri>().is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some());
+    let is_url = text
+        .parse::<http::Uri>()
+        .is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some());
     if is_url { Ok(text) } else { Err(D::Error::custom("is not a URL: write http://host:port or https://host:port")) }
 }
 

@@ -77,7 +77,15 @@ pub(crate) fn methods() -> &'static Methods {
         }
         for (path, answers_stream) in STANDARD {
             let (index, name, is_health) = (by_path.len(), path[1..].to_owned(), path.starts_with("/grpc.health."));
-            let rpc = Method { index, name, answers_stream, may_retry: false, is_known: true, is_health, is_quiet: is_health };
+            let rpc = Method {
+                index,
+                name,
+                answers_stream,
+                may_retry: false,
+                is_known: true,
+                is_health,
+                is_quiet: is_health,
+            };
             by_path.insert(path.to_owned(), rpc);
         }
         // Nothing is known of an unknown one: it may be a stream.

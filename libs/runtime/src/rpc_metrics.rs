@@ -62,7 +62,11 @@ impl RpcMetrics {
             Side::Server => ("weft_rpc_server_requests_total", "weft_rpc_server_seconds"),
             Side::Client => ("weft_rpc_client_requests_total", "weft_rpc_client_seconds"),
         };
-        let labels = [("service", self.service.to_owned()), ("rpc", method.name.clone()), ("code", status_name(code).to_owned())];
+        let labels = [
+            ("service", self.service.to_owned()),
+            ("rpc", method.name.clone()),
+            ("code", status_name(code).to_owned()),
+        ];
         Cell { requests: counter!(requests, &labels), seconds: histogram!(seconds, &labels) }
     }
 }

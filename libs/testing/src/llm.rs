@@ -22,6 +22,9 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+/// Chunks before a cut are on their way after this time.
+const FLUSHED_WITHIN: Duration = Duration::from_millis(30);
+
 /// A running stub; it ends with this value.
 pub struct LlmStub {
     url: String,
@@ -115,6 +118,11 @@ impl LlmStub {
     /// The requests so far, oldest first.
     pub fn calls(&self) -> Vec<Call> {
         lock(&self.shared.calls).clone()
+    }
+
+    /// Drops the replies that nobody asked for.
+    pub fn forget(&self) {
+        *lock(&self.shared.scripts) = Scripts::default();
     }
 
     /// How many answers were left by their reader before they ended.
@@ -356,9 +364,10 @@ impl Reply {
                 for (at, call) in calls.iter().enumerate() {
                     let opening = tool_call(at, &(call.0.clone(), String::new()));
                     deltas.push(json!({"tool_calls": [with_index(opening, at)]}));
-                    deltas.extend(pieces(&call.1, self.fragment).map(|piece| {
-                        json!({"tool_calls": [{"index": at, "function": {"arguments": piece}}]})
-                    }));
+                    deltas.extend(
+                        pieces(&call.1, self.fragment)
+                            .map(|piece| json!({"tool_calls": [{"index": at, "function": {"arguments": piece}}]})),
+                    );
                 }
                 deltas
             }
@@ -435,13 +444,18 @@ fn body(
         Ends::Cut(count) | Ends::Hang(count) => count.min(chunks.len()),
     };
     let told = stream::iter(chunks.into_iter().take(sent)).then(move |chunk| async move {
-        // Also with no delay the chunks must reach the reader one by one, so that a cut comes after them.
-        tokio::time::sleep(delay.max(Duration::from_millis(if matches!(ends, Ends::Well) { 0 } else { 2 }))).await;
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
         Ok(chunk)
     });
     let end = stream::once(async move {
         if matches!(ends, Ends::Hang(_)) {
             future::pending::<Infallible>().await;
+        }
+        if matches!(ends, Ends::Cut(_)) {
+            // The server drops what it has not written yet when its body fails.
+            tokio::time::sleep(FLUSHED_WITHIN).await;
         }
         reading.end();
         matches!(ends, Ends::Cut(_)).then(|| Err(std::io::Error::other("cut on order")))

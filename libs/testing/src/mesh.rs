@@ -9,6 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 
 use crate::eventually;
+use crate::persona::http;
 
 /// How long a process may take until it listens.
 const START_WITHIN: Duration = Duration::from_secs(30);
@@ -120,7 +121,7 @@ impl Mesh {
 
     /// Waits until the edge says that every part is well.
     pub async fn until_healthy(&self) {
-        let client = reqwest::Client::builder().build().unwrap_or_else(|error| panic!("{error}"));
+        let client = http();
         let url = format!("{}/health/detailed", self.edge());
         eventually("a healthy mesh", START_WITHIN, || async {
             client.get(&url).send().await.is_ok_and(|answer| answer.status().is_success())

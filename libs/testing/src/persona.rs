@@ -1,6 +1,16 @@
 //! People who call the edge as a web client would.
 #![expect(clippy::panic, reason = "a call that gets no answer at all ends the test")]
+use std::time::Duration;
+
 use serde_json::{Value, json};
+
+/// An HTTP client that waits as long as a patient user would.
+pub(crate) fn http() -> reqwest::Client {
+    // Only one provider is compiled in; a second installation would be the same one.
+    let _installed = rustls::crypto::ring::default_provider().install_default();
+    let client = reqwest::Client::builder().timeout(Duration::from_secs(60)).build();
+    client.unwrap_or_else(|error| panic!("an http client: {error}"))
+}
 
 /// A signed-in user of one product.
 #[derive(Clone)]
@@ -25,8 +35,7 @@ pub struct Client {
 impl Client {
     /// Calls `edge` for `product`.
     pub fn new(edge: &str, product: &str) -> Self {
-        let http = reqwest::Client::builder().build().unwrap_or_else(|error| panic!("{error}"));
-        Client { http, edge: edge.to_owned(), product: product.to_owned() }
+        Client { http: http(), edge: edge.to_owned(), product: product.to_owned() }
     }
 
     /// POSTs JSON; the status and the JSON that came back.

@@ -294,7 +294,12 @@ mod tests {
     #[tokio::test]
     async fn the_shared_cluster_ends_with_a_killed_process() {
         let mut tests = tokio::process::Command::new(std::env::current_exe().unwrap());
-        tests.args(["--exact", "postgres::tests::a_process_that_holds_on_to_the_shared_cluster", "--ignored", "--nocapture"]);
+        tests.args([
+            "--exact",
+            "postgres::tests::a_process_that_holds_on_to_the_shared_cluster",
+            "--ignored",
+            "--nocapture",
+        ]);
         let mut tests = tests.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
         let mut lines = BufReader::new(tests.stdout.take().unwrap()).lines();
         let dir = loop {
@@ -306,7 +311,8 @@ mod tests {
         assert!(dir.exists());
         tests.kill().await.unwrap();
         let postmaster = dir.join("data/postmaster.pid");
-        eventually("the end of the server", Duration::from_secs(10), async || !postmaster.exists() && !dir.exists()).await;
+        eventually("the end of the server", Duration::from_secs(10), async || !postmaster.exists() && !dir.exists())
+            .await;
     }
 
     #[tokio::test]

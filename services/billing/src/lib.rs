@@ -45,9 +45,11 @@ pub async fn serve(config: Config, mesh: Mesh, products: Arc<Products>, listener
     let db = connect(&config).await?;
     db.check_migrated(MIGRATIONS).await?;
     seed::seed(&db, &products).await?;
+    let max_bytes = mesh.config().max_message_bytes();
+    let entitlements = EntitlementServiceServer::new(EntitlementApi { db: db.clone(), products });
     let ready = db.clone();
     let served = Server::new(&mesh, mesh.guard())
-        .add(EntitlementServiceServer::new(EntitlementApi { db: db.clone(), products }))
+        .add(entitlements.max_decoding_message_size(max_bytes))
         .ready(move || {
             let db = ready.clone();
             async move { db.ping().await.is_ok() }

@@ -13,7 +13,11 @@ pub async fn seed(db: &Db, products: &Products) -> Result<(), DbError> {
     for product in products.iter() {
         let retired = db.write("seed", async |tx: Tx| seed_product(&tx, product).await).await?;
         if retired > 0 {
-            tracing::info!(product = product.slug, retired, "plans are no longer in the manifest; whoever is on them stays");
+            tracing::info!(
+                product = product.slug,
+                retired,
+                "plans are no longer in the manifest; whoever is on them stays"
+            );
         }
     }
     Ok(())

@@ -27,7 +27,13 @@ async fn an_account_that_billing_has_never_heard_of_is_on_the_default_plan(world
         user_id: "ana".into(),
         plan: "free".into(),
         features: named(&[("batch_builder", false), ("plugin_marketplace", false), ("sso", false)]),
-        limits: named(&[("agents", 3), ("batch_active", 2), ("cloud_storage_gb", 0), ("backup_gb", 0), ("providers", 1)]),
+        limits: named(&[
+            ("agents", 3),
+            ("batch_active", 2),
+            ("cloud_storage_gb", 0),
+            ("backup_gb", 0),
+            ("providers", 1),
+        ]),
         requests_per_minute: Some(20),
     };
     assert_eq!(node.get("adiuva", "ana").await, Ok(expected));
@@ -80,7 +86,10 @@ async fn a_changed_plan_holds_from_the_next_call_on(world: &World) {
     let node = world.node().await;
     world.put("adiuva", "ana", "pro").await;
     assert_eq!(node.get("adiuva", "ana").await.unwrap().requests_per_minute, Some(60));
-    sql("UPDATE accounts SET plan = 'power' WHERE product = 'adiuva' AND user_id = 'ana'").run(&world.db).await.unwrap();
+    sql("UPDATE accounts SET plan = 'power' WHERE product = 'adiuva' AND user_id = 'ana'")
+        .run(&world.db)
+        .await
+        .unwrap();
     assert_eq!(node.get("adiuva", "ana").await.unwrap().requests_per_minute, Some(120));
     node.stop().await;
 }
@@ -88,7 +97,8 @@ async fn a_changed_plan_holds_from_the_next_call_on(world: &World) {
 async fn a_number_that_is_gone_gives_nothing_away(world: &World) {
     let node = world.node().await;
     world.put("adiuva", "ana", "team").await;
-    let gone = sql("DELETE FROM plan_values WHERE product = 'adiuva' AND plan = 'team' AND name IN ('sso', 'backup_gb')");
+    let gone =
+        sql("DELETE FROM plan_values WHERE product = 'adiuva' AND plan = 'team' AND name IN ('sso', 'backup_gb')");
     assert_eq!(gone.run(&world.db).await.unwrap(), 2);
     let got = node.get("adiuva", "ana").await.unwrap();
     assert_eq!(got.limits, named(&[("backup_gb", 0)]));

@@ -44,7 +44,9 @@ async fn an_edit_survives_a_manifest_that_says_the_same_for_a_while(world: &Worl
     seed(world, Products::builtin()).await;
     world.edit_limit("cofounder", "bootstrapper", "max_sessions_per_day", Some(12)).await;
     seed(world, products_with("cofounder", &[TWELVE_SESSIONS])).await;
-    let node = world.node_with(products_with("cofounder", &[("max_sessions_per_day = 10,", "max_sessions_per_day = 15,")])).await;
+    let node = world
+        .node_with(products_with("cofounder", &[("max_sessions_per_day = 10,", "max_sessions_per_day = 15,")]))
+        .await;
     assert_eq!(node.limit("cofounder", "ana", "max_sessions_per_day").await, Some(12));
     node.stop().await;
 }
@@ -74,10 +76,11 @@ async fn an_edited_name_survives_and_another_follows_the_manifest(world: &World)
     sql("UPDATE plans SET name = 'Gratis' WHERE product = 'adiuva' AND slug = 'free'").run(&world.db).await.unwrap();
     let renamed = [("name = \"Free\"", "name = \"Basic\""), ("name = \"Pro\"", "name = \"Plus\"")];
     seed(world, products_with("adiuva", &renamed)).await;
-    let names: Vec<String> = sql("SELECT name FROM plans WHERE product = 'adiuva' AND slug IN ('free', 'pro') ORDER BY slug LIMIT 10")
-        .all(&world.db)
-        .await
-        .unwrap();
+    let names: Vec<String> =
+        sql("SELECT name FROM plans WHERE product = 'adiuva' AND slug IN ('free', 'pro') ORDER BY slug LIMIT 10")
+            .all(&world.db)
+            .await
+            .unwrap();
     assert_eq!(names, ["Gratis", "Plus"]);
 }
 
@@ -125,8 +128,14 @@ async fn what_is_declared_after_a_plan_retired_is_not_given_to_it(world: &World)
     let changes = [
         ("slug = \"enterprise\"", "slug = \"business\""),
         ("[limits]", "[features]\nreviews = \"reviews\"\n\n[limits]\nmax_reviews_per_day = \"reviews in one UTC day\""),
-        ("max_tasks_per_day = 10 }", "max_tasks_per_day = 10, max_reviews_per_day = 1 }\nfeatures = { reviews = true }"),
-        ("max_tasks_per_day = 100 }", "max_tasks_per_day = 100, max_reviews_per_day = 2 }\nfeatures = { reviews = true }"),
+        (
+            "max_tasks_per_day = 10 }",
+            "max_tasks_per_day = 10, max_reviews_per_day = 1 }\nfeatures = { reviews = true }",
+        ),
+        (
+            "max_tasks_per_day = 100 }",
+            "max_tasks_per_day = 100, max_reviews_per_day = 2 }\nfeatures = { reviews = true }",
+        ),
         (
             "max_tasks_per_day = \"unlimited\" }",
             "max_tasks_per_day = \"unlimited\", max_reviews_per_day = \"unlimited\" }\nfeatures = { reviews = true }",
@@ -185,12 +194,18 @@ record! {
 
 /// All that seeding writes.
 async fn tables(world: &World) -> (Vec<PlanRow>, Vec<ValueRow>) {
-    let plans = sql("SELECT product, slug, name, seeded_name, manifest, retired FROM plans ORDER BY product, slug LIMIT 1000");
-    let values = sql("SELECT plan, kind, name, value, seeded FROM plan_values ORDER BY product, plan, kind, name LIMIT 1000");
+    let plans =
+        sql("SELECT product, slug, name, seeded_name, manifest, retired FROM plans ORDER BY product, slug LIMIT 1000");
+    let values =
+        sql("SELECT plan, kind, name, value, seeded FROM plan_values ORDER BY product, plan, kind, name LIMIT 1000");
     (plans.all(&world.db).await.unwrap(), values.all(&world.db).await.unwrap())
 }
 
 /// The retired plans of a product.
 async fn retired(world: &World, product: &str) -> Vec<String> {
-    sql("SELECT slug FROM plans WHERE product = $1 AND retired ORDER BY slug LIMIT 100").bind(product).all(&world.db).await.unwrap()
+    sql("SELECT slug FROM plans WHERE product = $1 AND retired ORDER BY slug LIMIT 100")
+        .bind(product)
+        .all(&world.db)
+        .await
+        .unwrap()
 }

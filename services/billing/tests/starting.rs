@@ -21,7 +21,10 @@ async fn a_database_that_is_not_migrated_is_refused_with_what_to_do(world: &Worl
 }
 
 async fn a_database_of_a_newer_billing_is_refused(world: &World) {
-    sql("INSERT INTO weft_migrations (version, name, checksum) VALUES (999, 'later', '')").run(&world.db).await.unwrap();
+    sql("INSERT INTO weft_migrations (version, name, checksum) VALUES (999, 'later', '')")
+        .run(&world.db)
+        .await
+        .unwrap();
     let error = world.refused(world.config.clone()).await;
     assert!(error.to_string().contains("migration 999 (later), this program is older"), "{error}");
 }

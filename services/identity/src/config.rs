@@ -64,9 +64,7 @@ fn audit_days() -> u32 {
 fn secret<'de, D: Deserializer<'de>>(from: D) -> Result<SecretString, D::Error> {
     let secret = SecretString::deserialize(from)?;
     if secret.expose_secret().len() < SECRET_MIN_BYTES {
-        return Err(D::Error::custom(format!(
-            "is too short: use at least {SECRET_MIN_BYTES} random bytes"
-        )));
+        return Err(D::Error::custom(format!("is too short: use at least {SECRET_MIN_BYTES} random bytes")));
     }
     Ok(secret)
 }

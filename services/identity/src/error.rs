@@ -90,10 +90,9 @@ impl Error {
             Error::Database(error) if error.is_unavailable() => Reason::Unavailable,
             Error::Database(error) if error.is_conflict() => Reason::Aborted,
             Error::Database(error) if error.is_invalid_text() => Reason::InvalidArgument,
-            Error::InvalidEmail(_)
-            | Error::InvalidPassword
-            | Error::Missing(_)
-            | Error::InvalidPageToken => Reason::InvalidArgument,
+            Error::InvalidEmail(_) | Error::InvalidPassword | Error::Missing(_) | Error::InvalidPageToken => {
+                Reason::InvalidArgument
+            }
             Error::UnknownProduct(_) => Reason::NotFound,
             Error::PasswordsNotEnabled => Reason::IdentityProviderNotEnabled,
             Error::EmailTaken => Reason::EmailTaken,
@@ -116,10 +115,9 @@ impl From<Error> for Status {
     fn from(error: Error) -> Status {
         match error.reason() {
             Reason::Internal => internal(error),
-            Reason::RateLimited => Reason::RateLimited.status_with(
-                error.to_string(),
-                ErrorDetails::with_retry_info(Some(RETRY_AFTER)),
-            ),
+            Reason::RateLimited => {
+                Reason::RateLimited.status_with(error.to_string(), ErrorDetails::with_retry_info(Some(RETRY_AFTER)))
+            }
             reason => reason.status(error.to_string()),
         }
     }
@@ -135,10 +133,7 @@ mod tests {
     fn who_is_shed_learns_when_to_come_back() {
         let status = Status::from(Error::Busy);
         assert_eq!(Reason::of(&status), Some(Reason::RateLimited));
-        assert_eq!(
-            status.get_details_retry_info().unwrap().retry_delay,
-            Some(RETRY_AFTER)
-        );
+        assert_eq!(status.get_details_retry_info().unwrap().retry_delay, Some(RETRY_AFTER));
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod hashing;
 mod housekeeping;
 mod keys;
 mod store;
+mod turns;
 
 use std::sync::Arc;
 
@@ -29,13 +30,11 @@ use crate::api::auth::AuthApi;
 use crate::api::keys::KeyApi;
 use crate::domain::token::SecretKeys;
 use crate::hashing::Hashing;
+use crate::turns::Turns;
 
 /// The schema, step by step.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "accounts and sessions",
-    sql: include_str!("../migrations/0001_identity.sql"),
-}];
+pub const MIGRATIONS: &[Migration] =
+    &[Migration { version: 1, name: "accounts and sessions", sql: include_str!("../migrations/0001_identity.sql") }];
 
 /// Brings the database to this version.
 ///
@@ -50,12 +49,7 @@ pub async fn migrate(config: &Config) -> Result<(), Error> {
 /// Serves on `listener` until the mesh shuts down, and drains.
 ///
 /// Errors: a database that cannot be used or is not at this version; [`Error::WrongSecret`].
-pub async fn serve(
-    config: Config,
-    mesh: Mesh,
-    products: Arc<Products>,
-    listener: TcpListener,
-) -> Result<(), Error> {
+pub async fn serve(config: Config, mesh: Mesh, products: Arc<Products>, listener: TcpListener) -> Result<(), Error> {
     let db = connect(&config).await?;
     db.check_migrated(MIGRATIONS).await?;
     let secrets = SecretKeys::derive(&config.weft_identity_secret);
@@ -64,10 +58,8 @@ pub async fn serve(
         db: db.clone(),
         clock: mesh.clock().clone(),
         products,
-        hashing: Hashing::new(
-            config.weft_identity_hash_threads,
-            config.weft_identity_hash_queue,
-        ),
+        hashing: Hashing::new(config.weft_identity_hash_threads, config.weft_identity_hash_queue),
+        turns: Turns::new(),
         secrets,
         signer,
         revocations: Revocations::new(),
@@ -77,11 +69,7 @@ pub async fn serve(
     let guard = guard(&mesh, &identity, &keys);
     mesh.tasks().spawn(
         "housekeeping",
-        housekeeping::run(
-            Arc::clone(&identity),
-            config.weft_identity_audit_days,
-            mesh.shutdown().clone(),
-        ),
+        housekeeping::run(Arc::clone(&identity), config.weft_identity_audit_days, mesh.shutdown().clone()),
     );
     let ready = db.clone();
     let served = Server::new(&mesh, guard)
@@ -100,20 +88,9 @@ pub async fn serve(
 /// Our guard checks tokens as every other does, but asks for keys and ended sessions without a network.
 fn guard(mesh: &Mesh, identity: &Identity, keys: &KeyApi) -> Guard {
     let (revocations, clock) = (identity.revocations.clone(), mesh.clock().clone());
-    mesh.tasks().spawn(
-        "revocations",
-        follow(
-            keys.client(),
-            revocations.clone(),
-            clock.clone(),
-            mesh.shutdown().token(),
-        ),
-    );
-    mesh.guard_with(Verifier::new(
-        Keys::remote(keys.client()),
-        revocations,
-        clock,
-    ))
+    mesh.tasks()
+        .spawn("revocations", follow(keys.client(), revocations.clone(), clock.clone(), mesh.shutdown().token()));
+    mesh.guard_with(Verifier::new(Keys::remote(keys.client()), revocations, clock))
 }
 
 async fn connect(config: &Config) -> Result<Db, Error> {

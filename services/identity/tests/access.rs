@@ -28,13 +28,7 @@ const TABLE: [(&str, [Expected; 5]); 7] = {
         Some(Unauthenticated),
         Some(Unauthenticated),
     ];
-    let service = [
-        Some(Unauthenticated),
-        Some(Unauthenticated),
-        Some(PermissionDenied),
-        Some(PermissionDenied),
-        None,
-    ];
+    let service = [Some(Unauthenticated), Some(Unauthenticated), Some(PermissionDenied), Some(PermissionDenied), None];
     [
         ("/weft.identity.v1.AuthService/Register", missing),
         ("/weft.identity.v1.AuthService/Login", missing),
@@ -50,22 +44,14 @@ async fn every_rpc_lets_in_whom_it_should(world: &World) {
     let node = world.node().await;
     let expired = node.register("ana@example.com").await;
     world.pass(world.product().identity.access_ttl_s.unsigned_abs());
-    let foreign = node
-        .register_in(OTHER_PRODUCT, "ana@example.com", "some password")
-        .await
-        .unwrap();
+    let foreign = node.register_in(OTHER_PRODUCT, "ana@example.com", "some password").await.unwrap();
     let stranger = world.service("stranger").mint("identity");
     let gateway = world.service("gateway").mint("identity");
 
     let policies = Policies::of(weft_proto::descriptors()).unwrap();
-    for path in policies
-        .paths()
-        .filter(|path| path.starts_with("/weft.identity."))
-    {
-        let (_, expected) = TABLE
-            .iter()
-            .find(|(rpc, _)| *rpc == path)
-            .unwrap_or_else(|| panic!("{path} needs a row in this table"));
+    for path in policies.paths().filter(|path| path.starts_with("/weft.identity.")) {
+        let (_, expected) =
+            TABLE.iter().find(|(rpc, _)| *rpc == path).unwrap_or_else(|| panic!("{path} needs a row in this table"));
         let seen = [
             call(&node, path, &[]).await,
             call(&node, path, &[bearer(&expired)]).await,
@@ -75,10 +61,7 @@ async fn every_rpc_lets_in_whom_it_should(world: &World) {
         ];
         assert_eq!(seen, *expected, "{path}");
     }
-    assert_eq!(
-        call(&node, "/weft.identity.v1.AuthService/NoSuchRpc", &[]).await,
-        Some(Reason::Unimplemented)
-    );
+    assert_eq!(call(&node, "/weft.identity.v1.AuthService/NoSuchRpc", &[]).await, Some(Reason::Unimplemented));
 }
 
 fn bearer(tokens: &Session) -> (&'static str, String) {
@@ -88,20 +71,12 @@ fn bearer(tokens: &Session) -> (&'static str, String) {
 /// An empty request, which is one of every type.
 async fn call(node: &Node, path: &str, headers: &[(&'static str, String)]) -> Expected {
     let mut request = Request::new(());
-    request
-        .metadata_mut()
-        .insert(PRODUCT_HEADER, PRODUCT.parse().unwrap());
+    request.metadata_mut().insert(PRODUCT_HEADER, PRODUCT.parse().unwrap());
     for (name, value) in headers {
         request.metadata_mut().insert(*name, value.parse().unwrap());
     }
     let mut grpc = Grpc::new(node.channel.clone());
     grpc.ready().await.unwrap();
-    let answer = grpc
-        .unary(
-            request,
-            path.parse().unwrap(),
-            ProstCodec::<(), ()>::default(),
-        )
-        .await;
+    let answer = grpc.unary(request, path.parse().unwrap(), ProstCodec::<(), ()>::default()).await;
     answer.err().map(|status| reason(&status))
 }

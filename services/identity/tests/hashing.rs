@@ -13,11 +13,7 @@ on_both_databases! {
 }
 
 async fn a_login_that_finds_the_queue_full_is_told_to_come_back(world: &World) {
-    let config = Config {
-        weft_identity_hash_threads: 1,
-        weft_identity_hash_queue: 1,
-        ..world.config.clone()
-    };
+    let config = Config { weft_identity_hash_threads: 1, weft_identity_hash_queue: 1, ..world.config.clone() };
     let node = world.node_with(config).await;
     let session = node.register("ana@example.com").await;
     let logins = join_all((0..40).map(|_| node.login_in(PRODUCT, "ana@example.com", PASSWORD)));
@@ -27,24 +23,10 @@ async fn a_login_that_finds_the_queue_full_is_told_to_come_back(world: &World) {
     assert!(!served.is_empty(), "nobody was served");
     assert!(!shed.is_empty(), "nobody was shed");
     for status in shed.into_iter().map(Result::unwrap_err) {
-        assert_eq!(
-            (status.code(), reason(&status)),
-            (Code::ResourceExhausted, Reason::RateLimited)
-        );
-        assert!(
-            status
-                .get_details_retry_info()
-                .unwrap()
-                .retry_delay
-                .unwrap()
-                .as_millis()
-                > 0
-        );
+        assert_eq!((status.code(), reason(&status)), (Code::ResourceExhausted, Reason::RateLimited));
+        assert!(status.get_details_retry_info().unwrap().retry_delay.unwrap().as_millis() > 0);
     }
-    assert!(
-        node.login("ana@example.com").await.is_ok(),
-        "once the queue is empty"
-    );
+    assert!(node.login("ana@example.com").await.is_ok(), "once the queue is empty");
 }
 
 /// On one thread, so that the counters of this test's server are nobody else's.
@@ -54,9 +36,7 @@ async fn a_failed_login_costs_one_hash_whether_the_account_exists_or_not() {
     let _counting = metrics::set_default_local_recorder(&recorder);
     let hashes = || {
         let text = recorder.handle().render();
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix("weft_identity_password_hashes_total "));
+        let line = text.lines().find_map(|line| line.strip_prefix("weft_identity_password_hashes_total "));
         line.map_or(0, |count| count.parse::<u64>().unwrap())
     };
     let world = World::sqlite().await;

@@ -26,16 +26,9 @@ async fn a_restart_keeps_keys_accounts_and_sessions(world: &World) {
 async fn servers_that_start_at_once_on_a_new_database_sign_with_one_key(world: &World) {
     let (a, b, c) = tokio::join!(world.node(), world.node(), world.node());
     let keys = a.jwks().await;
-    let [key] = keys.keys.as_slice() else {
-        panic!("{keys:?}")
-    };
+    let [key] = keys.keys.as_slice() else { panic!("{keys:?}") };
     assert_eq!(
-        (
-            key.kty.as_str(),
-            key.crv.as_str(),
-            key.alg.as_str(),
-            key.r#use.as_str()
-        ),
+        (key.kty.as_str(), key.crv.as_str(), key.alg.as_str(), key.r#use.as_str()),
         ("OKP", "Ed25519", "EdDSA", "sig")
     );
     for (number, node) in [&a, &b, &c].into_iter().enumerate() {
@@ -49,16 +42,11 @@ async fn servers_that_start_at_once_on_a_new_database_sign_with_one_key(world: &
 
 async fn another_identity_secret_is_refused(world: &World) {
     world.node().await.stop().await;
-    let other = Config {
-        weft_identity_secret: "another secret of at least thirty-two bytes".into(),
-        ..world.config.clone()
-    };
+    let other =
+        Config { weft_identity_secret: "another secret of at least thirty-two bytes".into(), ..world.config.clone() };
     let error = world.refused(other).await;
     assert!(matches!(error, Error::WrongSecret), "{error:?}");
-    assert!(
-        error.to_string().contains("WEFT_IDENTITY_SECRET"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("WEFT_IDENTITY_SECRET"), "{error}");
 }
 
 async fn a_database_that_was_not_migrated_is_refused(world: &World) {

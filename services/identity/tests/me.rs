@@ -21,15 +21,9 @@ async fn without_billing_nobody_is_told_a_tier(world: &World) {
     let asked = Instant::now();
     assert_eq!(node.me(&tokens).await, Err(Reason::Unavailable));
     assert!(asked.elapsed() < Duration::from_secs(3), "it must not hang");
-    assert!(
-        node.refresh(&tokens).await.is_ok(),
-        "what needs no billing goes on"
-    );
+    assert!(node.refresh(&tokens).await.is_ok(), "what needs no billing goes on");
     world.billing.come_back();
-    eventually("the account again", Duration::from_secs(10), async || {
-        node.me(&tokens).await.is_ok()
-    })
-    .await;
+    eventually("the account again", Duration::from_secs(10), async || node.me(&tokens).await.is_ok()).await;
 }
 
 async fn only_the_first_sight_of_a_token_is_written_down(world: &World) {
@@ -40,8 +34,6 @@ async fn only_the_first_sight_of_a_token_is_written_down(world: &World) {
         node.me(&tokens).await.unwrap();
         world.pass(1);
     }
-    let seen: Vec<i64> = world
-        .column("SELECT access_seen_at FROM refresh_tokens")
-        .await;
+    let seen: Vec<i64> = world.column("SELECT access_seen_at FROM refresh_tokens").await;
     assert_eq!(seen, [first_seen]);
 }

@@ -4,9 +4,7 @@ use tonic::Code;
 use weft_core::Reason;
 use weft_proto::identity::v1::RefreshRequest;
 
-use crate::harness::{
-    Node, OTHER_PRODUCT, PRODUCT, Session, World, claim, on_both_databases, reason, with,
-};
+use crate::harness::{Node, OTHER_PRODUCT, PRODUCT, Session, World, claim, on_both_databases, reason, with};
 
 /// Seconds within which an exchanged token gives its successor again.
 const GRACE: u64 = 10;
@@ -35,11 +33,7 @@ async fn within_ten_seconds_a_token_gives_the_same_pair_again(world: &World) {
     assert_eq!(node.refresh(&first).await, Ok(next.clone()));
     let third = node.refresh(&next).await.unwrap();
     assert_ne!(third, next);
-    assert_eq!(
-        node.refresh(&first).await,
-        Ok(next),
-        "though that was refreshed meanwhile: a tab that lags behind"
-    );
+    assert_eq!(node.refresh(&first).await, Ok(next), "though that was refreshed meanwhile: a tab that lags behind");
     assert!(node.me(&third).await.is_ok());
 }
 
@@ -51,31 +45,17 @@ async fn a_used_token_whose_successor_was_refreshed_ends_the_session_everywhere(
     let elsewhere = nodes[0].login("ana@example.com").await.unwrap();
     world.pass(GRACE + 1);
 
-    let message = RefreshRequest {
-        refresh_token: first.refresh_token.clone(),
-    };
-    let status = nodes[0]
-        .auth()
-        .refresh(with(PRODUCT, None, message))
-        .await
-        .unwrap_err();
-    assert_eq!(
-        (status.code(), reason(&status)),
-        (Code::Unauthenticated, Reason::RefreshReused)
-    );
+    let message = RefreshRequest { refresh_token: first.refresh_token.clone() };
+    let status = nodes[0].auth().refresh(with(PRODUCT, None, message)).await.unwrap_err();
+    assert_eq!((status.code(), reason(&status)), (Code::Unauthenticated, Reason::RefreshReused));
     for node in &nodes {
         for tokens in [&first, &second, &third] {
             assert_eq!(node.refresh(tokens).await, Err(Reason::Unauthenticated));
             assert_eq!(node.me(tokens).await, Err(Reason::Unauthenticated));
         }
-        assert!(
-            node.me(&elsewhere).await.is_ok(),
-            "another session of the account goes on"
-        );
+        assert!(node.me(&elsewhere).await.is_ok(), "another session of the account goes on");
     }
-    let kinds: Vec<String> = world
-        .column("SELECT kind FROM audit_events WHERE session_id IS NOT NULL")
-        .await;
+    let kinds: Vec<String> = world.column("SELECT kind FROM audit_events WHERE session_id IS NOT NULL").await;
     assert_eq!(kinds, ["refresh_replay"]);
 }
 
@@ -96,16 +76,9 @@ async fn a_lost_answer_does_not_sign_anybody_out(world: &World) {
     let lost = node.refresh(&first).await.unwrap();
     world.pass(5 * 60);
     let next = node.refresh(&first).await.unwrap();
-    assert_ne!(
-        (&next.access_token, &next.refresh_token),
-        (&lost.access_token, &lost.refresh_token)
-    );
+    assert_ne!((&next.access_token, &next.refresh_token), (&lost.access_token, &lost.refresh_token));
     assert_eq!(claim(&next, "sid"), claim(&first, "sid"));
-    assert_eq!(
-        node.refresh(&first).await,
-        Ok(next.clone()),
-        "the new pair has its ten seconds too"
-    );
+    assert_eq!(node.refresh(&first).await, Ok(next.clone()), "the new pair has its ten seconds too");
     assert!(node.me(&next).await.is_ok());
     world.pass(GRACE + 1);
     assert!(node.refresh(&next).await.is_ok());
@@ -121,11 +94,7 @@ async fn an_answer_may_be_lost_again_and_again(world: &World) {
     let next = node.refresh(&first).await.unwrap();
     assert!(node.refresh(&next).await.is_ok());
     world.pass(GRACE + 1);
-    assert_eq!(
-        node.refresh(&first).await,
-        Err(Reason::RefreshReused),
-        "this answer did arrive"
-    );
+    assert_eq!(node.refresh(&first).await, Err(Reason::RefreshReused), "this answer did arrive");
 }
 
 async fn the_pair_of_a_lost_answer_is_withdrawn(world: &World) {
@@ -136,16 +105,8 @@ async fn the_pair_of_a_lost_answer_is_withdrawn(world: &World) {
     let next = node.refresh(&first).await.unwrap();
     assert_eq!(node.me(&lost).await, Err(Reason::Unauthenticated));
     assert!(node.me(&next).await.is_ok());
-    assert_eq!(
-        node.refresh(&lost).await,
-        Err(Reason::RefreshReused),
-        "somebody has it: it was not lost"
-    );
-    assert_eq!(
-        node.me(&next).await,
-        Err(Reason::Unauthenticated),
-        "and nobody knows who is who"
-    );
+    assert_eq!(node.refresh(&lost).await, Err(Reason::RefreshReused), "somebody has it: it was not lost");
+    assert_eq!(node.me(&next).await, Err(Reason::Unauthenticated), "and nobody knows who is who");
 }
 
 async fn parallel_refreshes_after_a_lost_answer_agree_too(world: &World) {
@@ -165,10 +126,7 @@ async fn use_of_the_pair_before_is_no_use_of_its_successor(world: &World) {
     assert_ne!(first.access_token, lost.access_token);
     node.me(&first).await.unwrap();
     world.pass(GRACE + 1);
-    assert!(
-        node.refresh(&first).await.is_ok(),
-        "nothing of the lost pair was ever used"
-    );
+    assert!(node.refresh(&first).await.is_ok(), "nothing of the lost pair was ever used");
 }
 
 async fn a_refresh_token_expires_by_itself(world: &World) {
@@ -178,11 +136,7 @@ async fn a_refresh_token_expires_by_itself(world: &World) {
     world.pass(life - 1);
     let next = node.refresh(&first).await.unwrap();
     world.pass(1);
-    assert_eq!(
-        node.refresh(&first).await,
-        Err(Reason::Unauthenticated),
-        "within ten seconds, but expired"
-    );
+    assert_eq!(node.refresh(&first).await, Err(Reason::Unauthenticated), "within ten seconds, but expired");
     world.pass(life);
     assert_eq!(node.refresh(&next).await, Err(Reason::Unauthenticated));
 }
@@ -202,11 +156,7 @@ async fn a_session_ends_however_often_it_is_refreshed(world: &World) {
     let left = identity.family_ttl_s - (age - step);
     world.pass(left.unsigned_abs() - 1);
     tokens = node.refresh(&tokens).await.unwrap();
-    assert_eq!(
-        claim(&tokens, "exp"),
-        begun_s + identity.family_ttl_s,
-        "not even an access token lives on"
-    );
+    assert_eq!(claim(&tokens, "exp"), begun_s + identity.family_ttl_s, "not even an access token lives on");
     world.pass(1);
     assert_eq!(node.refresh(&tokens).await, Err(Reason::Unauthenticated));
     assert_eq!(node.me(&tokens).await, Err(Reason::Unauthenticated));
@@ -216,22 +166,9 @@ async fn what_is_no_refresh_token_is_refused(world: &World) {
     let node = world.node().await;
     let tokens = node.register("ana@example.com").await;
     let changed = format!("{}A", &tokens.refresh_token[..42]);
-    for text in [
-        "",
-        "x",
-        "a\0b",
-        &"A".repeat(43),
-        &"A".repeat(100_000),
-        &tokens.access_token,
-        &changed,
-    ] {
+    for text in ["", "x", "a\0b", &"A".repeat(43), &"A".repeat(100_000), &tokens.access_token, &changed] {
         if *text != tokens.refresh_token {
-            assert_eq!(
-                node.refresh_in(PRODUCT, text).await,
-                Err(Reason::Unauthenticated),
-                "{} bytes",
-                text.len()
-            );
+            assert_eq!(node.refresh_in(PRODUCT, text).await, Err(Reason::Unauthenticated), "{} bytes", text.len());
         }
     }
     assert!(node.refresh(&tokens).await.is_ok());
@@ -240,14 +177,8 @@ async fn what_is_no_refresh_token_is_refused(world: &World) {
 async fn a_token_of_another_product_is_unknown(world: &World) {
     let node = world.node().await;
     let tokens = node.register("ana@example.com").await;
-    assert_eq!(
-        node.refresh_in(OTHER_PRODUCT, &tokens.refresh_token).await,
-        Err(Reason::Unauthenticated)
-    );
-    assert_eq!(
-        node.me_in(OTHER_PRODUCT, &tokens).await,
-        Err(Reason::ProductMismatch)
-    );
+    assert_eq!(node.refresh_in(OTHER_PRODUCT, &tokens.refresh_token).await, Err(Reason::Unauthenticated));
+    assert_eq!(node.me_in(OTHER_PRODUCT, &tokens).await, Err(Reason::ProductMismatch));
     assert!(node.refresh(&tokens).await.is_ok(), "it was not consumed");
 }
 
@@ -256,26 +187,17 @@ async fn fifty_refreshes_at_once_get_one_answer(world: &World) {
     let mut tokens = nodes[0].register("ana@example.com").await;
     for round in 0..8 {
         let answer = one_answer(&nodes, &tokens, 50).await;
-        let live: Vec<i64> = world
-            .column("SELECT COUNT(*) FROM refresh_tokens WHERE consumed_at IS NULL")
-            .await;
+        let live: Vec<i64> = world.column("SELECT COUNT(*) FROM refresh_tokens WHERE consumed_at IS NULL").await;
         assert_eq!(live, [1], "usable leaves in round {round}");
         tokens = answer;
     }
-    assert!(
-        nodes[1].me(&tokens).await.is_ok(),
-        "an honest client is still signed in"
-    );
+    assert!(nodes[1].me(&tokens).await.is_ok(), "an honest client is still signed in");
 }
 
 /// Refreshes one token many times at once, spread over the servers; every answer is the same.
 async fn one_answer(nodes: &[Node], tokens: &Session, times: usize) -> Session {
-    let answers =
-        join_all((0..times).map(|number| nodes[number % nodes.len()].refresh(tokens))).await;
+    let answers = join_all((0..times).map(|number| nodes[number % nodes.len()].refresh(tokens))).await;
     let first = answers[0].clone().unwrap();
-    assert!(
-        answers.iter().all(|answer| answer.as_ref() == Ok(&first)),
-        "{answers:?}"
-    );
+    assert!(answers.iter().all(|answer| answer.as_ref() == Ok(&first)), "{answers:?}");
     first
 }

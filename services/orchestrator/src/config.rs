@@ -1,8 +1,10 @@
 //! Configuration from the environment. Every limit has a name and a default.
 use std::time::Duration;
 
+use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
+use serde::de::{Deserializer, Error as _};
 
 /// Where OpenAI itself is.
 const OPENAI: &str = "https://api.openai.com/v1";
@@ -14,32 +16,46 @@ pub struct Config {
     /// `OPENAI_API_KEY`: key of the model's provider. With neither key nor base URL the built-in `offline` model answers.
     pub openai_api_key: Option<SecretString>,
     /// `OPENAI_BASE_URL`: any provider that speaks the OpenAI dialect, ending in `/v1`. Default: OpenAI itself.
+    #[serde(deserialize_with = "url")]
     pub openai_base_url: Option<String>,
     /// `WEFT_CHAT_MESSAGE_BYTES`: longest message, 32768 bytes.
+    #[serde(deserialize_with = "positive")]
     pub weft_chat_message_bytes: usize,
     /// `WEFT_CHAT_CONTEXT_BYTES`: largest context as encoded in the request, 262144 bytes.
+    #[serde(deserialize_with = "positive")]
     pub weft_chat_context_bytes: usize,
     /// `WEFT_CHAT_DOCUMENTS`: most documents in a context, 100.
+    #[serde(deserialize_with = "positive")]
     pub weft_chat_documents: usize,
     /// `WEFT_CHAT_TASKS`: most tasks in a context, 500.
+    #[serde(deserialize_with = "positive")]
     pub weft_chat_tasks: usize,
     /// `WEFT_CHAT_TURNS`: most turns of conversation in a context, 100.
+    #[serde(deserialize_with = "positive")]
     pub weft_chat_turns: usize,
     /// `WEFT_CHAT_TOTAL_MS`: longest time for an answer with all its rounds, 120000 ms. A caller's earlier deadline counts.
+    #[serde(deserialize_with = "positive")]
     pub weft_chat_total_ms: u64,
     /// `WEFT_CLASSIFIER_MS`: longest time for the choice of an agent, 3000 ms; after it the default agent answers.
+    #[serde(deserialize_with = "positive")]
     pub weft_classifier_ms: u64,
     /// `WEFT_MODEL_OUTPUT_TOKENS`: most tokens a model may say in a round, 2048.
+    #[serde(deserialize_with = "positive")]
     pub weft_model_output_tokens: u32,
     /// `WEFT_MODEL_CONNECT_MS`: longest time to connect to the provider, 2000 ms.
+    #[serde(deserialize_with = "positive")]
     pub weft_model_connect_ms: u64,
     /// `WEFT_MODEL_FIRST_BYTE_MS`: longest wait for the first byte of a streamed answer, 20000 ms.
+    #[serde(deserialize_with = "positive")]
     pub weft_model_first_byte_ms: u64,
     /// `WEFT_MODEL_IDLE_MS`: longest silence within a streamed answer, 30000 ms.
+    #[serde(deserialize_with = "positive")]
     pub weft_model_idle_ms: u64,
     /// `WEFT_MODEL_PLAIN_MS`: longest wait for an answer that is not streamed, 25000 ms.
+    #[serde(deserialize_with = "positive")]
     pub weft_model_plain_ms: u64,
     /// `WEFT_MODEL_RESPONSE_BYTES`: largest answer of the provider, 4194304 bytes.
+    #[serde(deserialize_with = "positive")]
     pub weft_model_response_bytes: usize,
 }
 
@@ -83,6 +99,24 @@ impl Config {
     }
 }
 
+/// Whether a model's provider can be at this URL.
+pub(crate) fn is_usable(url: &str) -> bool {
+    Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
+}
+
+fn url<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(from)?;
+    if text.trim().is_empty() || is_usable(text.trim()) {
+        return Ok(Some(text));
+    }
+    Err(D::Error::custom("is not a URL: write http://host:port/v1 or https://host/v1"))
+}
+
+fn positive<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default + PartialEq>(from: D) -> Result<T, D::Error> {
+    let number = T::deserialize(from)?;
+    if number == T::default() { Err(D::Error::custom("must be at least 1")) } else { Ok(number) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,7 +124,8 @@ mod tests {
     #[test]
     fn without_key_and_url_there_is_no_provider() {
         assert!(Config::default().provider().is_none());
-        let empty = Config { openai_api_key: Some("".into()), openai_base_url: Some(" ".to_owned()), ..Config::default() };
+        let empty =
+            Config { openai_api_key: Some("".into()), openai_base_url: Some(" ".to_owned()), ..Config::default() };
         assert!(empty.provider().is_none());
     }
 
@@ -102,6 +137,19 @@ mod tests {
         let (url, key) = local.provider().unwrap();
         assert_eq!(url, "http://127.0.0.1:1/v1");
         assert!(key.is_none());
+    }
+
+    #[test]
+    fn the_environment_is_read_and_checked() {
+        let load =
+            |key: &str, value: &str| weft_runtime::config::load_from::<Config>([(key.to_owned(), value.to_owned())]);
+        assert_eq!(load("WEFT_CHAT_TURNS", "7").unwrap().weft_chat_turns, 7);
+        assert!(load("OPENAI_BASE_URL", "").unwrap().provider().is_none());
+        for (key, value) in
+            [("OPENAI_BASE_URL", "localhost:11434/v1"), ("WEFT_MODEL_IDLE_MS", "0"), ("WEFT_CHAT_TASKS", "many")]
+        {
+            assert!(load(key, value).unwrap_err().to_string().contains(key), "{key}");
+        }
     }
 
     #[test]

@@ -1,1 +1,10 @@
-
+//! The orchestrator, black box over gRPC: real servers on loopback, a stub of the model's provider.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail loudly")]
+mod agents;
+mod answers;
+mod authorization;
+mod failures;
+mod harness;
+mod limits;
+mod offline;
+mod secrecy;

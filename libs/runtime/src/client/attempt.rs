@@ -1,5 +1,6 @@
 //! One attempt of a call: deadline, trace, service token, connection.
 use std::error::Error;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +37,11 @@ impl Deadline {
         Deadline { at, told: own.is_some() || !method.answers_stream }
     }
 
+    /// What `work` gives, if it does in time.
+    pub async fn hold<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        timeout_at(self.at, work).await.ok()
+    }
+
     /// Whether there is no time left.
     pub fn is_over(&self) -> bool {
         self.at <= Instant::now()
@@ -51,7 +57,12 @@ pub(super) struct Attempt {
 
 impl Attempt {
     /// Sends a request once. What is wrong with the connection is UNAVAILABLE.
-    pub async fn send(&self, mut request: Request<Body>, deadline: &Deadline, span: &Span) -> Result<Response<Body>, Status> {
+    pub async fn send(
+        &self,
+        mut request: Request<Body>,
+        deadline: &Deadline,
+        span: &Span,
+    ) -> Result<Response<Body>, Status> {
         let headers = request.headers_mut();
         if deadline.told {
             headers.insert(GRPC_TIMEOUT, header_of(deadline.at.saturating_duration_since(Instant::now())));
@@ -62,18 +73,18 @@ impl Attempt {
         }
         let mut channel = self.channel.clone();
         let answer = async move { channel.ready().await?.call(request).await };
-        match timeout_at(deadline.at, answer).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) if is_timeout(&error) => Err(self.too_late()),
-            Ok(Err(error)) => {
+        match deadline.hold(answer).await {
+            Some(Ok(response)) => Ok(response),
+            Some(Err(error)) if is_timeout(&error) => Err(self.too_late()),
+            Some(Err(error)) => {
                 tracing::debug!(to = &*self.name, error = %chain(&error), "the call did not arrive or its answer was lost");
                 Err(Reason::Unavailable.status(format!("{} cannot be reached, try again", self.name)))
             }
-            Err(_) => Err(self.too_late()),
+            None => Err(self.too_late()),
         }
     }
 
-    fn too_late(&self) -> Status {
+    pub fn too_late(&self) -> Status {
         Reason::DeadlineExceeded.status(format!("{} did not answer in time", self.name))
     }
 }
@@ -81,7 +92,10 @@ impl Attempt {
 /// Whether an attempt says that the peer is away, itself or by what is in between.
 pub(super) fn is_unavailable(outcome: &Result<Response<Body>, Status>) -> bool {
     match outcome {
-        Ok(response) => response.headers().get("grpc-status").is_some_and(|code| Code::from_bytes(code.as_bytes()) == Code::Unavailable),
+        Ok(response) => response
+            .headers()
+            .get("grpc-status")
+            .is_some_and(|code| Code::from_bytes(code.as_bytes()) == Code::Unavailable),
         Err(status) => status.code() == Code::Unavailable,
     }
 }

@@ -44,7 +44,9 @@ async fn connect(
     match &outcome {
         Ok(_) if failed_before.is_some() => tracing::info!(to = name, "connected again"),
         // Once, not with every attempt.
-        Err(error) if failed_before.is_none() => tracing::warn!(to = name, %error, "cannot connect; trying on with every call"),
+        Err(error) if failed_before.is_none() => {
+            tracing::warn!(to = name, %error, "cannot connect; trying on with every call")
+        }
         _ => {}
     }
     *failed_at.lock().unwrap_or_else(PoisonError::into_inner) = outcome.is_err().then(Instant::now);

@@ -61,7 +61,8 @@ pub(crate) fn connect(target: Target, url: &str, config: &MeshConfig) -> Result<
     }
     if target.key.is_some() {
         // Only within the mesh: other servers may take pings for an attack.
-        endpoint = endpoint.http2_keep_alive_interval(PING_EVERY).keep_alive_timeout(PING_CAP).keep_alive_while_idle(true);
+        endpoint =
+            endpoint.http2_keep_alive_interval(PING_EVERY).keep_alive_timeout(PING_CAP).keep_alive_while_idle(true);
     }
     let channel = endpoint.connect_with_connector_lazy(connector::connector(Arc::clone(&target.name), connect_timeout));
     let calls = Arc::new(Calls {
@@ -94,7 +95,8 @@ impl Calls {
     async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
         let method = methods().get(request.uri().path());
         let measured = Measured::start(Arc::clone(&self.metrics), method);
-        let span = if telemetry::exporting() {
+        // What machines ask all the time would bury the traces of people.
+        let span = if telemetry::exporting() && !method.is_quiet {
             tracing::info_span!("call", otel.kind = "client", otel.name = method.name, to = &*self.attempt.name)
         } else {
             Span::none()
@@ -110,9 +112,12 @@ impl Calls {
             return self.attempt.send(request, &deadline, span).await;
         }
         let (parts, body) = request.into_parts();
-        let body = match Replay::read(body).await? {
+        // The body may come from a client of the edge, at any pace.
+        let body = match deadline.hold(Replay::read(body)).await.unwrap_or_else(|| Err(self.attempt.too_late()))? {
             Replay::Whole(body) => body,
-            Replay::TooLarge(body) => return self.attempt.send(Request::from_parts(parts, body), &deadline, span).await,
+            Replay::TooLarge(body) => {
+                return self.attempt.send(Request::from_parts(parts, body), &deadline, span).await;
+            }
         };
         self.budget.deposit();
         let first = Request::from_parts(parts.clone(), replay::full(body.clone()));

@@ -72,7 +72,9 @@ where
             return answer;
         }
         this.sleep.poll(context).map(|()| {
-            Ok(Reason::DeadlineExceeded.status("the call took longer than its deadline, ask for less or wait longer").into_http())
+            Ok(Reason::DeadlineExceeded
+                .status("the call took longer than its deadline, ask for less or wait longer")
+                .into_http())
         })
     }
 }

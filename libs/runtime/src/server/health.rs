@@ -21,7 +21,11 @@ const CAP: Duration = Duration::from_secs(1);
 
 /// The health service of a server with the services `names`. It reports what `ready` answers from now on, and
 /// from the shutdown on that nobody should come any more.
-pub(super) async fn start(mesh: &Mesh, names: Vec<&'static str>, ready: Option<ReadyCheck>) -> HealthServer<impl Health + use<>> {
+pub(super) async fn start(
+    mesh: &Mesh,
+    names: Vec<&'static str>,
+    ready: Option<ReadyCheck>,
+) -> HealthServer<impl Health + use<>> {
     let (reporter, server) = tonic_health::server::health_reporter();
     let first = if ready.is_some() { ServingStatus::NotServing } else { ServingStatus::Serving };
     let mut board = Board { reporter, names, shown: first };

@@ -14,8 +14,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::stream::{Stream, unfold};
 use bytes::Bytes;
+use futures_util::stream::{Stream, unfold};
 use http::{Request, Response};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -63,6 +63,7 @@ impl Server {
 
     /// Adds a generated service.
     #[must_use]
+    #[expect(clippy::should_implement_trait, reason = "it adds a service; nobody takes a server for a sum")]
     pub fn add<S>(mut self, service: S) -> Server
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
@@ -105,7 +106,11 @@ impl Server {
             .http2_keepalive_timeout(Some(PING_CAP))
             .http2_max_header_list_size(MAX_HEADER_BYTES)
             .max_concurrent_streams(streams)
-            .serve_with_incoming_shutdown(in_front_of(routes, &mesh, guard), connections(listener), mesh.shutdown().wait());
+            .serve_with_incoming_shutdown(
+                in_front_of(routes, &mesh, guard),
+                connections(listener),
+                mesh.shutdown().wait(),
+            );
         drain(&mesh, serving).await
     }
 }
@@ -184,7 +189,10 @@ fn connections(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream
 
 /// Runs the server until it ends by itself or is told to, and in that case waits for what is running, not
 /// longer than the cap: one connection that never ends would keep hyper waiting for ever.
-async fn drain(mesh: &Mesh, serving: impl Future<Output = Result<(), tonic::transport::Error>>) -> Result<(), RuntimeError> {
+async fn drain(
+    mesh: &Mesh,
+    serving: impl Future<Output = Result<(), tonic::transport::Error>>,
+) -> Result<(), RuntimeError> {
     let mut serving = pin!(serving);
     tokio::select! {
         biased;
@@ -194,7 +202,9 @@ async fn drain(mesh: &Mesh, serving: impl Future<Output = Result<(), tonic::tran
     let cap = Instant::now() + mesh.config().drain_cap();
     match timeout_at(cap, serving).await {
         Ok(ended) => ended.map_err(RuntimeError::Serve)?,
-        Err(_) => tracing::warn!(service = mesh.service(), "calls were still running at the end of the drain and are cut"),
+        Err(_) => {
+            tracing::warn!(service = mesh.service(), "calls were still running at the end of the drain and are cut")
+        }
     }
     if !mesh.tasks().drain(cap.saturating_duration_since(Instant::now())).await {
         let running = mesh.tasks().running();

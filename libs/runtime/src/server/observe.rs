@@ -6,14 +6,16 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
+use http::header::AUTHORIZATION;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderName, HeaderValue, Request, Response};
 use http_body::{Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tonic::{Code, Status};
 use tower::Service;
 use tracing::Span;
 use tracing::field::Empty;
+use weft_auth::SERVICE_TOKEN_HEADER;
 use weft_core::status_name;
 
 use super::request_id;
@@ -21,6 +23,9 @@ use super::status::end_of;
 use crate::methods::{Method, methods};
 use crate::rpc_metrics::RpcMetrics;
 use crate::telemetry;
+
+/// The header of a service's token.
+const SERVICE_TOKEN: HeaderName = HeaderName::from_static(SERVICE_TOKEN_HEADER);
 
 /// See the module.
 #[derive(Clone)]
@@ -47,7 +52,13 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<A>) -> Self::Future {
+    fn call(&mut self, mut request: Request<A>) -> Self::Future {
+        // From here on no log shows them, whoever prints a request. (HTTP/2 does not carry the mark.)
+        for token in [AUTHORIZATION, SERVICE_TOKEN] {
+            if let Some(token) = request.headers_mut().get_mut(token) {
+                token.set_sensitive(true);
+            }
+        }
         let call = Call::begin(&request, Arc::clone(&self.metrics));
         let inner = call.span.in_scope(|| self.inner.call(request));
         Answer { inner, call: Some(call) }
@@ -193,7 +204,12 @@ impl Drop for Call {
 fn is_our_fault(code: Code) -> bool {
     matches!(
         code,
-        Code::Unknown | Code::DeadlineExceeded | Code::Unimplemented | Code::Internal | Code::Unavailable | Code::DataLoss
+        Code::Unknown
+            | Code::DeadlineExceeded
+            | Code::Unimplemented
+            | Code::Internal
+            | Code::Unavailable
+            | Code::DataLoss
     )
 }
 

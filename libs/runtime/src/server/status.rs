@@ -72,9 +72,13 @@ mod tests {
 
     #[test]
     fn a_request_that_is_too_large_is_told_so() {
-        let told = after(&Status::out_of_range("Error, decoded message length too large: found 5 bytes, the limit is: 4 bytes"));
+        let told = after(&Status::out_of_range(
+            "Error, decoded message length too large: found 5 bytes, the limit is: 4 bytes",
+        ));
         assert_eq!(Reason::of(&told), Some(Reason::PayloadTooLarge));
-        let told = after(&Status::resource_exhausted("Error decompressing: size limit, of 4 bytes, exceeded while decompressing message"));
+        let told = after(&Status::resource_exhausted(
+            "Error decompressing: size limit, of 4 bytes, exceeded while decompressing message",
+        ));
         assert_eq!(Reason::of(&told), Some(Reason::PayloadTooLarge));
     }
 

@@ -35,7 +35,10 @@ impl EntitlementApi {
 
 #[tonic::async_trait]
 impl EntitlementService for EntitlementApi {
-    async fn get_entitlements(&self, request: Request<GetEntitlementsRequest>) -> Result<Response<Entitlements>, Status> {
+    async fn get_entitlements(
+        &self,
+        request: Request<GetEntitlementsRequest>,
+    ) -> Result<Response<Entitlements>, Status> {
         let GetEntitlementsRequest { product, user_id } = request.into_inner();
         let entitled = self.entitled(&product, &user_id).await?;
         Ok(Response::new(Entitlements {
@@ -48,7 +51,10 @@ impl EntitlementService for EntitlementApi {
         }))
     }
 
-    async fn check_feature(&self, request: Request<CheckFeatureRequest>) -> Result<Response<CheckFeatureResponse>, Status> {
+    async fn check_feature(
+        &self,
+        request: Request<CheckFeatureRequest>,
+    ) -> Result<Response<CheckFeatureResponse>, Status> {
         let CheckFeatureRequest { product, user_id, feature } = request.into_inner();
         let entitled = self.entitled(&product, &user_id).await?;
         entitled.check(&feature)?;

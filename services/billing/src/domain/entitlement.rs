@@ -29,13 +29,17 @@ impl Entitled {
     ///
     /// # Errors
     /// [`Error::NoPlan`] without the plan's rate, which every seeded plan has.
-    pub fn new(product: &Product, plan: String, found: &BTreeMap<(String, String), Option<i64>>) -> Result<Entitled, Error> {
+    pub fn new(
+        product: &Product,
+        plan: String,
+        found: &BTreeMap<(String, String), Option<i64>>,
+    ) -> Result<Entitled, Error> {
         let number = |kind: Kind, name: &str| found.get(&(kind.as_str().to_owned(), name.to_owned())).copied();
         let Some(requests_per_minute) = number(Kind::Rate, REQUESTS_PER_MINUTE) else {
             return Err(Error::NoPlan { product: product.slug.clone(), plan });
         };
         let has = |name: &String| number(Kind::Feature, name).flatten() == Some(1);
-        let limit = |name: &String| number(Kind::Limit, name).unwrap_or(None).map(|limit| (name.clone(), limit));
+        let limit = |name: &String| number(Kind::Limit, name).unwrap_or(Some(0)).map(|limit| (name.clone(), limit));
         Ok(Entitled {
             plan,
             features: product.features.keys().map(|name| (name.clone(), has(name))).collect(),

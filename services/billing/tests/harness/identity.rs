@@ -26,7 +26,10 @@ impl KeyService for OneKey {
         Ok(Response::new(Jwks { keys: vec![self.0.clone()] }))
     }
 
-    async fn list_revocations(&self, _request: Request<ListRevocationsRequest>) -> Result<Response<ListRevocationsResponse>, Status> {
+    async fn list_revocations(
+        &self,
+        _request: Request<ListRevocationsRequest>,
+    ) -> Result<Response<ListRevocationsResponse>, Status> {
         Ok(Response::new(ListRevocationsResponse { revocations: Vec::new(), next_page_token: "0".to_owned() }))
     }
 }

@@ -102,13 +102,14 @@ impl World {
 
     /// Sets a limit as an administrator does.
     pub async fn edit_limit(&self, product: &str, plan: &str, name: &str, value: Option<i64>) {
-        let changed = sql("UPDATE plan_values SET value = $4 WHERE product = $1 AND plan = $2 AND kind = 'limit' AND name = $3")
-            .bind(product)
-            .bind(plan)
-            .bind(name)
-            .bind(value)
-            .run(&self.db)
-            .await;
+        let changed =
+            sql("UPDATE plan_values SET value = $4 WHERE product = $1 AND plan = $2 AND kind = 'limit' AND name = $3")
+                .bind(product)
+                .bind(plan)
+                .bind(name)
+                .bind(value)
+                .run(&self.db)
+                .await;
         assert_eq!(changed.unwrap(), 1);
     }
 

@@ -72,7 +72,13 @@ impl Node {
         Ok(self.client().get_entitlements(headers.around(message)).await?.into_inner())
     }
 
-    pub async fn check_as(&self, headers: &Headers, product: &str, user_id: &str, feature: &str) -> Result<String, Status> {
+    pub async fn check_as(
+        &self,
+        headers: &Headers,
+        product: &str,
+        user_id: &str,
+        feature: &str,
+    ) -> Result<String, Status> {
         let message = CheckFeatureRequest { product: product.into(), user_id: user_id.into(), feature: feature.into() };
         Ok(self.client().check_feature(headers.around(message)).await?.into_inner().plan)
     }

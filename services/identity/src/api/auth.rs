@@ -6,8 +6,7 @@ use weft_auth::{Caller, Claims};
 use weft_db::Tx;
 use weft_proto::identity::v1::auth_service_server::AuthService;
 use weft_proto::identity::v1::{
-    AuthTokens, GetMeRequest, LoginRequest, LogoutRequest, LogoutResponse, RefreshRequest,
-    RegisterRequest, UserProfile,
+    AuthTokens, GetMeRequest, LoginRequest, LogoutRequest, LogoutResponse, RefreshRequest, RegisterRequest, UserProfile,
 };
 
 use super::{Identity, revoke};
@@ -24,46 +23,28 @@ pub struct AuthApi(pub Arc<Identity>);
 
 #[tonic::async_trait]
 impl AuthService for AuthApi {
-    async fn register(
-        &self,
-        request: Request<RegisterRequest>,
-    ) -> Result<Response<AuthTokens>, Status> {
+    async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<AuthTokens>, Status> {
         let caller = Caller::of(&request)?;
-        Ok(Response::new(
-            self.0.register(&caller, request.into_inner()).await?,
-        ))
+        Ok(Response::new(self.0.register(&caller, request.into_inner()).await?))
     }
 
     async fn login(&self, request: Request<LoginRequest>) -> Result<Response<AuthTokens>, Status> {
         let caller = Caller::of(&request)?;
-        Ok(Response::new(
-            self.0.login(&caller, request.into_inner()).await?,
-        ))
+        Ok(Response::new(self.0.login(&caller, request.into_inner()).await?))
     }
 
-    async fn refresh(
-        &self,
-        request: Request<RefreshRequest>,
-    ) -> Result<Response<AuthTokens>, Status> {
+    async fn refresh(&self, request: Request<RefreshRequest>) -> Result<Response<AuthTokens>, Status> {
         let caller = Caller::of(&request)?;
-        Ok(Response::new(
-            self.0.refresh(&caller, request.into_inner()).await?,
-        ))
+        Ok(Response::new(self.0.refresh(&caller, request.into_inner()).await?))
     }
 
-    async fn logout(
-        &self,
-        request: Request<LogoutRequest>,
-    ) -> Result<Response<LogoutResponse>, Status> {
+    async fn logout(&self, request: Request<LogoutRequest>) -> Result<Response<LogoutResponse>, Status> {
         let caller = Caller::of(&request)?;
         self.0.logout(&caller, caller.user()?).await?;
         Ok(Response::new(LogoutResponse { ok: true }))
     }
 
-    async fn get_me(
-        &self,
-        request: Request<GetMeRequest>,
-    ) -> Result<Response<UserProfile>, Status> {
+    async fn get_me(&self, request: Request<GetMeRequest>) -> Result<Response<UserProfile>, Status> {
         let caller = Caller::of(&request)?;
         let claims = caller.user()?;
         let plan = self.0.entitlements.of(&claims.prd, &claims.sub);
@@ -110,14 +91,10 @@ impl Identity {
     /// The account behind an access token: one read. Only the first sight of a token is written down, for
     /// Refresh to know that the answer which carried it did arrive.
     async fn profile(&self, claims: &Claims) -> Result<ProfileRow, Error> {
-        let access = AccessTimes {
-            issued: claims.iat,
-            expires: claims.exp,
-        };
+        let access = AccessTimes { issued: claims.iat, expires: claims.exp };
         let row = account_profile(&self.db, &claims.prd, &claims.sid, &claims.sub, access).await?;
-        let row = row
-            .filter(|row| row.ended_at.is_none() && row.revoked_at.is_none())
-            .ok_or(Error::InvalidAccessToken)?;
+        let row =
+            row.filter(|row| row.ended_at.is_none() && row.revoked_at.is_none()).ok_or(Error::InvalidAccessToken)?;
         if let (Some(hash), None) = (&row.hash, row.access_seen_at) {
             token_mark_seen(&self.db, &claims.prd, hash, self.clock.now_ms()).await?;
         }

@@ -9,9 +9,7 @@ use weft_auth::Signer;
 use weft_proto::Channel;
 use weft_proto::identity::v1::key_service_client::KeyServiceClient;
 use weft_proto::identity::v1::key_service_server::{KeyService, KeyServiceServer};
-use weft_proto::identity::v1::{
-    GetJwksRequest, Jwks, ListRevocationsRequest, ListRevocationsResponse, Revocation,
-};
+use weft_proto::identity::v1::{GetJwksRequest, Jwks, ListRevocationsRequest, ListRevocationsResponse, Revocation};
 
 use super::Identity;
 use crate::error::Error;
@@ -34,10 +32,7 @@ impl KeyApi {
         KeyServiceClient::new(BoxCloneSyncService::new(channel))
     }
 
-    async fn page(
-        &self,
-        request: ListRevocationsRequest,
-    ) -> Result<ListRevocationsResponse, Error> {
+    async fn page(&self, request: ListRevocationsRequest) -> Result<ListRevocationsResponse, Error> {
         let after = position(&request.page_token)?;
         let limit = match i64::from(request.page_size) {
             0 => PAGE_MOST,
@@ -50,14 +45,9 @@ impl KeyApi {
             return Err(Error::InvalidPageToken);
         }
         let next = rows.last().map_or(after, |row| row.position);
-        let revocations = rows.into_iter().map(|row| Revocation {
-            session_id: row.session_id,
-            expires_at: row.expires_at,
-        });
-        Ok(ListRevocationsResponse {
-            revocations: revocations.collect(),
-            next_page_token: next.to_string(),
-        })
+        let revocations =
+            rows.into_iter().map(|row| Revocation { session_id: row.session_id, expires_at: row.expires_at });
+        Ok(ListRevocationsResponse { revocations: revocations.collect(), next_page_token: next.to_string() })
     }
 }
 
@@ -65,9 +55,7 @@ impl KeyApi {
 impl KeyService for KeyApi {
     async fn get_jwks(&self, _request: Request<GetJwksRequest>) -> Result<Response<Jwks>, Status> {
         let signers = keys::load(&self.0.db, &self.0.secrets).await?;
-        Ok(Response::new(Jwks {
-            keys: signers.iter().map(Signer::jwk).collect(),
-        }))
+        Ok(Response::new(Jwks { keys: signers.iter().map(Signer::jwk).collect() }))
     }
 
     async fn list_revocations(
@@ -83,10 +71,6 @@ impl KeyService for KeyApi {
 fn position(page_token: &str) -> Result<i64, Error> {
     match page_token {
         "" => Ok(0),
-        text => text
-            .parse()
-            .ok()
-            .filter(|position| *position >= 0)
-            .ok_or(Error::InvalidPageToken),
+        text => text.parse().ok().filter(|position| *position >= 0).ok_or(Error::InvalidPageToken),
     }
 }

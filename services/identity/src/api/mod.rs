@@ -21,6 +21,7 @@ use crate::hashing::Hashing;
 use crate::store::revocation::revocation_insert;
 use crate::store::session::session_last_access;
 use crate::store::token::{NewToken, token_insert};
+use crate::turns::Turns;
 
 /// What every RPC works with.
 pub struct Identity {
@@ -32,6 +33,8 @@ pub struct Identity {
     pub products: Arc<Products>,
     /// Where passwords are hashed.
     pub hashing: Hashing,
+    /// Where refreshes of one token wait for each other.
+    pub turns: Turns,
     /// What is derived from the identity secret.
     pub secrets: SecretKeys,
     /// Signs access tokens.
@@ -54,10 +57,7 @@ impl Identity {
     /// The product that the call is for.
     fn product(&self, caller: &Caller) -> Result<&Product, Error> {
         let slug: &str = &caller.product;
-        self.products
-            .get(slug)
-            .map(Arc::as_ref)
-            .ok_or_else(|| Error::UnknownProduct(slug.to_owned()))
+        self.products.get(slug).map(Arc::as_ref).ok_or_else(|| Error::UnknownProduct(slug.to_owned()))
     }
 
     /// Makes a pair; `previous` is the access token of the session that was issued last.
@@ -76,15 +76,8 @@ impl Identity {
             refresh_token: refresh.text().to_owned(),
             expires_at: access.expires * 1000,
         };
-        let expires_at = session
-            .expires_at
-            .min(now_ms + product.identity.refresh_ttl_s * 1000);
-        Ok(Issued {
-            hash: self.secrets.refresh_hash(&refresh),
-            expires_at,
-            access,
-            answer,
-        })
+        let expires_at = session.expires_at.min(now_ms + product.identity.refresh_ttl_s * 1000);
+        Ok(Issued { hash: self.secrets.refresh_hash(&refresh), expires_at, access, answer })
     }
 }
 
@@ -111,10 +104,7 @@ impl Issued {
 /// Puts a session that was just ended on the list that everybody follows; says when its last access token
 /// expires, in ms since 1970.
 async fn revoke(tx: &Tx, product: &str, session_id: &str) -> Result<i64, DbError> {
-    let until_ms = session_last_access(tx, product, session_id)
-        .await?
-        .unwrap_or(0)
-        * 1000;
+    let until_ms = session_last_access(tx, product, session_id).await?.unwrap_or(0) * 1000;
     revocation_insert(tx, session_id, until_ms).await?;
     Ok(until_ms)
 }

@@ -6,15 +6,12 @@ use weft_product::Product;
 use weft_proto::identity::v1::{AuthTokens, RefreshRequest};
 
 use super::{Identity, Issued, revoke};
-use crate::domain::session::{EndReason, Presented, Session, Verdict, judge};
+use crate::domain::session::{EndReason, Session, Verdict, judge};
 use crate::domain::token::RefreshToken;
 use crate::error::Error;
-use crate::store::account::account_of_session;
 use crate::store::audit::{AuditEvent, AuditKind, audit_insert};
 use crate::store::session::{session_end, session_lock_by_token};
-use crate::store::token::{
-    Exchange, token_consume, token_exchange_again, token_presented, token_withdraw,
-};
+use crate::store::token::{Exchange, Found, token_consume, token_exchange_again, token_find, token_withdraw};
 
 /// One presented token.
 struct Attempt<'a> {
@@ -33,77 +30,57 @@ enum Outcome {
 
 impl Identity {
     /// Exchanges a refresh token for the next pair.
-    pub(super) async fn refresh(
-        &self,
-        caller: &Caller,
-        request: RefreshRequest,
-    ) -> Result<AuthTokens, Error> {
+    pub(super) async fn refresh(&self, caller: &Caller, request: RefreshRequest) -> Result<AuthTokens, Error> {
         let product = self.product(caller)?;
-        let token =
-            RefreshToken::parse(&request.refresh_token).ok_or(Error::InvalidRefreshToken)?;
+        let token = RefreshToken::parse(&request.refresh_token).ok_or(Error::InvalidRefreshToken)?;
         let hash = self.secrets.refresh_hash(&token);
-        let attempt = Attempt {
-            product,
-            token,
-            hash,
-            now_ms: self.clock.now_ms(),
-            request_id: &caller.request_id,
-        };
-        match self
-            .db
-            .write("refresh", async |tx: Tx| {
-                self.refresh_in(&tx, &attempt).await
-            })
-            .await?
-        {
+        let _turn = self.turns.take(&hash).await;
+        let now_ms = self.clock.now_ms();
+        let attempt = Attempt { product, token, hash, now_ms, request_id: &caller.request_id };
+        if let Some(tokens) = self.repeated(&attempt).await? {
+            return Ok(tokens);
+        }
+        match self.db.write("refresh", async |tx: Tx| self.refresh_in(&tx, &attempt).await).await? {
             Outcome::Tokens(tokens) => Ok(tokens),
-            Outcome::Replayed {
-                session_id,
-                until_ms,
-            } => {
-                tracing::warn!(
-                    session_id,
-                    "a refresh token was used twice, its session was ended"
-                );
+            Outcome::Replayed { session_id, until_ms } => {
+                tracing::warn!(session_id, "a refresh token was used twice, its session was ended");
                 self.revocations.insert(session_id, until_ms);
                 Err(Error::RefreshReused)
             }
         }
     }
 
-    async fn refresh_in(&self, tx: &Tx, attempt: &Attempt<'_>) -> Result<Outcome, Error> {
-        let (product, hash) = (attempt.product.slug.as_str(), attempt.hash.as_str());
-        let session = session_lock_by_token(tx, product, hash, attempt.now_ms)
-            .await?
-            .ok_or(Error::InvalidRefreshToken)?;
-        let (presented, sealed) = token_presented(tx, product, hash)
-            .await?
-            .ok_or(Error::InvalidRefreshToken)?;
-        match judge(&session, &presented, attempt.now_ms) {
+    /// The outcomes that change nothing, without a transaction: there may be many of them. If the session is
+    /// ended at this very moment, the pair that is given again is worth nothing.
+    async fn repeated(&self, attempt: &Attempt<'_>) -> Result<Option<AuthTokens>, Error> {
+        let found = token_find(&self.db, &attempt.product.slug, &attempt.hash).await?;
+        let found = found.ok_or(Error::InvalidRefreshToken)?;
+        match judge(&found.session, &found.presented, attempt.now_ms) {
             Verdict::Refuse => Err(Error::InvalidRefreshToken),
-            Verdict::Repeat => repeat(attempt, &session, sealed.as_deref()),
-            Verdict::Rotate => self.rotate(tx, attempt, &session, &presented).await,
-            Verdict::Reissue { lost } => {
-                self.reissue(tx, attempt, &session, &presented, &lost).await
-            }
-            Verdict::Replay => replay(tx, attempt, &session).await,
+            Verdict::Repeat => repeat(attempt, &found).map(Some),
+            Verdict::Rotate | Verdict::Reissue { .. } | Verdict::Replay => Ok(None),
         }
     }
 
-    async fn rotate(
-        &self,
-        tx: &Tx,
-        attempt: &Attempt<'_>,
-        session: &Session,
-        presented: &Presented,
-    ) -> Result<Outcome, Error> {
-        let (issued, sealed) = self.successor(tx, attempt, session, presented).await?;
-        let exchange = Exchange {
-            successor: &issued.hash,
-            sealed: &sealed,
-            at: attempt.now_ms,
-        };
-        if !token_consume(tx, &session.product, &attempt.hash, &exchange).await? {
+    async fn refresh_in(&self, tx: &Tx, attempt: &Attempt<'_>) -> Result<Outcome, Error> {
+        let (product, hash) = (attempt.product.slug.as_str(), attempt.hash.as_str());
+        if !session_lock_by_token(tx, product, hash, attempt.now_ms).await? {
+            return Err(Error::InvalidRefreshToken);
+        }
+        let found = token_find(tx, product, hash).await?.ok_or(Error::InvalidRefreshToken)?;
+        match judge(&found.session, &found.presented, attempt.now_ms) {
+            Verdict::Refuse => Err(Error::InvalidRefreshToken),
+            Verdict::Repeat => repeat(attempt, &found).map(Outcome::Tokens),
+            Verdict::Rotate => self.rotate(tx, attempt, &found).await,
+            Verdict::Reissue { lost } => self.reissue(tx, attempt, &found, &lost).await,
+            Verdict::Replay => replay(tx, attempt, &found.session).await,
+        }
+    }
+
+    async fn rotate(&self, tx: &Tx, attempt: &Attempt<'_>, found: &Found) -> Result<Outcome, Error> {
+        let (issued, sealed) = self.successor(tx, attempt, found).await?;
+        let exchange = Exchange { successor: &issued.hash, sealed: &sealed, at: attempt.now_ms };
+        if !token_consume(tx, &attempt.product.slug, &attempt.hash, &exchange).await? {
             return Err(Error::Raced);
         }
         Ok(Outcome::Tokens(issued.answer))
@@ -111,49 +88,23 @@ impl Identity {
 
     /// The answer to the exchange was lost: in its place a new pair. If the lost pair turns out to be used after
     /// all (its access token was seen while we decided), it is a replay.
-    async fn reissue(
-        &self,
-        tx: &Tx,
-        attempt: &Attempt<'_>,
-        session: &Session,
-        presented: &Presented,
-        lost: &str,
-    ) -> Result<Outcome, Error> {
-        if !token_withdraw(tx, &session.product, lost, attempt.now_ms).await? {
-            return replay(tx, attempt, session).await;
+    async fn reissue(&self, tx: &Tx, attempt: &Attempt<'_>, found: &Found, lost: &str) -> Result<Outcome, Error> {
+        if !token_withdraw(tx, &attempt.product.slug, lost, attempt.now_ms).await? {
+            return replay(tx, attempt, &found.session).await;
         }
-        let (issued, sealed) = self.successor(tx, attempt, session, presented).await?;
-        let exchange = Exchange {
-            successor: &issued.hash,
-            sealed: &sealed,
-            at: attempt.now_ms,
-        };
-        if !token_exchange_again(tx, &session.product, &attempt.hash, lost, &exchange).await? {
+        let (issued, sealed) = self.successor(tx, attempt, found).await?;
+        let exchange = Exchange { successor: &issued.hash, sealed: &sealed, at: attempt.now_ms };
+        if !token_exchange_again(tx, &attempt.product.slug, &attempt.hash, lost, &exchange).await? {
             return Err(Error::Raced);
         }
         Ok(Outcome::Tokens(issued.answer))
     }
 
     /// Issues and stores the next pair, and seals it for who presents the same token again.
-    async fn successor(
-        &self,
-        tx: &Tx,
-        attempt: &Attempt<'_>,
-        session: &Session,
-        presented: &Presented,
-    ) -> Result<(Issued, Vec<u8>), Error> {
-        let account = account_of_session(tx, &session.product, &session.account_id).await?;
-        let previous = presented
-            .successor
-            .as_ref()
-            .map_or(presented.access, |lost| lost.access);
-        let issued = self.issue(
-            attempt.product,
-            &account,
-            session,
-            Some(previous),
-            attempt.now_ms,
-        )?;
+    async fn successor(&self, tx: &Tx, attempt: &Attempt<'_>, found: &Found) -> Result<(Issued, Vec<u8>), Error> {
+        let Found { account, session, presented, .. } = found;
+        let previous = presented.successor.as_ref().map_or(presented.access, |lost| lost.access);
+        let issued = self.issue(attempt.product, account, session, Some(previous), attempt.now_ms)?;
         issued.insert(tx, session, attempt.now_ms).await?;
         let sealed = attempt.token.seal(&session.id, &issued.bytes())?;
         Ok((issued, sealed))
@@ -161,30 +112,15 @@ impl Identity {
 }
 
 /// The same successor again.
-fn repeat(
-    attempt: &Attempt<'_>,
-    session: &Session,
-    sealed: Option<&[u8]>,
-) -> Result<Outcome, Error> {
-    let opened = sealed
-        .and_then(|sealed| attempt.token.open(&session.id, sealed))
-        .ok_or(Error::Seal)?;
-    AuthTokens::decode(opened.as_slice())
-        .map(Outcome::Tokens)
-        .map_err(|_| Error::Seal)
+fn repeat(attempt: &Attempt<'_>, found: &Found) -> Result<AuthTokens, Error> {
+    let sealed = found.sealed.as_deref();
+    let opened = sealed.and_then(|sealed| attempt.token.open(&found.session.id, sealed)).ok_or(Error::Seal)?;
+    AuthTokens::decode(opened.as_slice()).map_err(|_| Error::Seal)
 }
 
 /// Ends the session, everywhere.
 async fn replay(tx: &Tx, attempt: &Attempt<'_>, session: &Session) -> Result<Outcome, Error> {
-    if !session_end(
-        tx,
-        &session.product,
-        &session.id,
-        EndReason::Replay,
-        attempt.now_ms,
-    )
-    .await?
-    {
+    if !session_end(tx, &session.product, &session.id, EndReason::Replay, attempt.now_ms).await? {
         return Err(Error::Raced);
     }
     let event = AuditEvent {
@@ -197,8 +133,5 @@ async fn replay(tx: &Tx, attempt: &Attempt<'_>, session: &Session) -> Result<Out
     };
     audit_insert(tx, &event).await?;
     let until_ms = revoke(tx, &session.product, &session.id).await?;
-    Ok(Outcome::Replayed {
-        session_id: session.id.clone(),
-        until_ms,
-    })
+    Ok(Outcome::Replayed { session_id: session.id.clone(), until_ms })
 }

@@ -16,22 +16,14 @@ use crate::store::session::session_insert;
 
 impl Identity {
     /// Creates an account and its first session.
-    pub(super) async fn register(
-        &self,
-        caller: &Caller,
-        request: RegisterRequest,
-    ) -> Result<AuthTokens, Error> {
+    pub(super) async fn register(&self, caller: &Caller, request: RegisterRequest) -> Result<AuthTokens, Error> {
         let product = self.password_product(caller)?;
         let email = Email::parse(&request.email)?;
         password::check(&request.password)?;
-        let password_hash = self.hashing.hash(request.password.into()).await?;
+        let password_hash = self.hashing.place()?.hash(request.password.into()).await?;
         let now_ms = self.clock.now_ms();
-        let account = Account {
-            product: product.slug.clone(),
-            id: new_id(),
-            email: email.shown.clone(),
-            created_at: now_ms,
-        };
+        let account =
+            Account { product: product.slug.clone(), id: new_id(), email: email.shown.clone(), created_at: now_ms };
         let event = AuditEvent {
             product: &product.slug,
             kind: AuditKind::Register,
@@ -53,11 +45,7 @@ impl Identity {
 
     /// Begins a session for who knows the password. An address that nobody has and one that cannot be an address
     /// take the same way as a wrong password, with the same work.
-    pub(super) async fn login(
-        &self,
-        caller: &Caller,
-        request: LoginRequest,
-    ) -> Result<AuthTokens, Error> {
+    pub(super) async fn login(&self, caller: &Caller, request: LoginRequest) -> Result<AuthTokens, Error> {
         let product = self.password_product(caller)?;
         if request.email.is_empty() {
             return Err(Error::Missing("email"));
@@ -65,26 +53,19 @@ impl Identity {
         if request.password.is_empty() {
             return Err(Error::Missing("password"));
         }
+        let place = self.hashing.place()?;
         let found = match Email::parse(&request.email) {
             Ok(email) => account_by_email(&self.db, &product.slug, &email).await?,
             Err(_) => None,
         };
         let stored = found.as_ref().map(|row| row.password_hash.clone());
-        let right = self.hashing.verify(request.password.into(), stored).await?;
+        let right = place.verify(request.password.into(), stored).await?;
         let now_ms = self.clock.now_ms();
         match found {
             Some(row) if right => {
-                let account = Account {
-                    product: product.slug.clone(),
-                    id: row.id,
-                    email: row.email,
-                    created_at: row.created_at,
-                };
-                self.db
-                    .write("login", async |tx: Tx| {
-                        self.begin_session(&tx, product, &account, now_ms).await
-                    })
-                    .await
+                let account =
+                    Account { product: product.slug.clone(), id: row.id, email: row.email, created_at: row.created_at };
+                self.db.write("login", async |tx: Tx| self.begin_session(&tx, product, &account, now_ms).await).await
             }
             found => {
                 let event = AuditEvent {
@@ -104,15 +85,8 @@ impl Identity {
     /// The product of the call, if its people sign in by password.
     fn password_product(&self, caller: &Caller) -> Result<&Product, Error> {
         let product = self.product(caller)?;
-        let passwords = product
-            .identity
-            .credentials
-            .contains(&CredentialKind::Password);
-        if passwords {
-            Ok(product)
-        } else {
-            Err(Error::PasswordsNotEnabled)
-        }
+        let passwords = product.identity.credentials.contains(&CredentialKind::Password);
+        if passwords { Ok(product) } else { Err(Error::PasswordsNotEnabled) }
     }
 
     async fn begin_session(

@@ -25,9 +25,7 @@ impl Email {
             return Err(Error::InvalidEmail("email must be at most 254 bytes"));
         }
         if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
-            return Err(Error::InvalidEmail(
-                "email must not contain spaces or control characters",
-            ));
+            return Err(Error::InvalidEmail("email must not contain spaces or control characters"));
         }
         let Some((local, domain)) = text.split_once('@') else {
             return Err(Error::InvalidEmail("email must contain an @"));
@@ -35,10 +33,7 @@ impl Email {
         if local.is_empty() || domain.contains('@') || !is_domain(domain) {
             return Err(Error::InvalidEmail("email must look like name@example.com"));
         }
-        Ok(Email {
-            shown: text.to_owned(),
-            folded: text.to_lowercase(),
-        })
+        Ok(Email { shown: text.to_owned(), folded: text.to_lowercase() })
     }
 }
 
@@ -67,10 +62,7 @@ mod tests {
 
     #[test]
     fn addresses_that_differ_in_case_are_the_same() {
-        let (a, b) = (
-            Email::parse("Ana@Example.COM").unwrap(),
-            Email::parse("ana@example.com").unwrap(),
-        );
+        let (a, b) = (Email::parse("Ana@Example.COM").unwrap(), Email::parse("ana@example.com").unwrap());
         assert_eq!(a.folded, b.folded);
         assert_eq!(a.shown, "Ana@Example.COM");
     }
@@ -78,14 +70,8 @@ mod tests {
     #[test]
     fn an_address_must_look_like_one() {
         let longest = format!("{}@example.com", "a".repeat(EMAIL_MAX_BYTES - 12));
-        for good in [
-            "a@b.c",
-            "ana.maria+x@mail.example.com",
-            "root@localhost",
-            "ana@test",
-            "ü@exämple.de",
-            &longest,
-        ] {
+        for good in ["a@b.c", "ana.maria+x@mail.example.com", "root@localhost", "ana@test", "ü@exämple.de", &longest]
+        {
             assert!(Email::parse(good).is_ok(), "{good}");
         }
         let too_long = format!("a{longest}");

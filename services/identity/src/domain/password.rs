@@ -17,40 +17,26 @@ const DUMMY: &str = "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAA
 
 /// Whether a password may be chosen.
 pub fn check(password: &str) -> Result<(), Error> {
-    if (MIN_BYTES..=MAX_BYTES).contains(&password.len()) {
-        Ok(())
-    } else {
-        Err(Error::InvalidPassword)
-    }
+    if (MIN_BYTES..=MAX_BYTES).contains(&password.len()) { Ok(()) } else { Err(Error::InvalidPassword) }
 }
 
 /// The hash to store, in PHC format, with a fresh salt.
 pub fn hash(password: &str) -> Result<String, Error> {
-    let hash = argon2id()
-        .hash_password(password.as_bytes())
-        .map_err(Error::Hash)?;
+    let hash = argon2id().hash_password(password.as_bytes()).map_err(Error::Hash)?;
     Ok(hash.to_string())
 }
 
 /// Whether this is the password that `stored` was made from. The same work is done in every case: also without
 /// `stored`, with one that cannot be read, or for a password that nobody can have.
 pub fn verify(password: &str, stored: Option<&str>) -> bool {
-    let password = if check(password).is_ok() {
-        password
-    } else {
-        ""
-    };
+    let password = if check(password).is_ok() { password } else { "" };
     let readable = stored.and_then(|text| {
         let parsed = PasswordHash::new(text);
-        parsed
-            .inspect_err(|error| tracing::error!(%error, "a stored password hash cannot be read"))
-            .ok()
+        parsed.inspect_err(|error| tracing::error!(%error, "a stored password hash cannot be read")).ok()
     });
     let known = readable.is_some();
     let hash = readable.unwrap_or_else(dummy);
-    let matches = argon2id()
-        .verify_password(password.as_bytes(), &hash)
-        .is_ok();
+    let matches = argon2id().verify_password(password.as_bytes(), &hash).is_ok();
     matches && known
 }
 
@@ -69,10 +55,7 @@ mod tests {
     #[test]
     fn the_hash_of_a_password_verifies_it_and_no_other() {
         let stored = hash("correct horse").unwrap();
-        assert!(
-            stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"),
-            "{stored}"
-        );
+        assert!(stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{stored}");
         assert!(verify("correct horse", Some(&stored)));
         assert!(!verify("correct horsf", Some(&stored)));
         assert!(!verify("correct horse", None));
@@ -81,16 +64,10 @@ mod tests {
 
     #[test]
     fn the_dummy_costs_what_a_real_hash_costs() {
-        let (real, dummy) = (
-            hash("correct horse").unwrap(),
-            PasswordHash::new(DUMMY).unwrap(),
-        );
+        let (real, dummy) = (hash("correct horse").unwrap(), PasswordHash::new(DUMMY).unwrap());
         let real = PasswordHash::new(&real).unwrap();
         assert_eq!(real.params, dummy.params);
-        assert_eq!(
-            (real.algorithm, real.version),
-            (dummy.algorithm, dummy.version)
-        );
+        assert_eq!((real.algorithm, real.version), (dummy.algorithm, dummy.version));
         assert_eq!(real.salt.unwrap().len(), dummy.salt.unwrap().len());
         assert_eq!(real.hash.unwrap().len(), dummy.hash.unwrap().len());
     }

@@ -112,9 +112,7 @@ pub fn judge(session: &Session, presented: &Presented, now_ms: i64) -> Verdict {
         return Verdict::Repeat;
     }
     match &presented.successor {
-        Some(successor) if !successor.used => Verdict::Reissue {
-            lost: successor.hash.clone(),
-        },
+        Some(successor) if !successor.used => Verdict::Reissue { lost: successor.hash.clone() },
         _ => Verdict::Replay,
     }
 }
@@ -123,10 +121,7 @@ pub fn judge(session: &Session, presented: &Presented, now_ms: i64) -> Verdict {
 mod tests {
     use super::*;
 
-    const TIMES: AccessTimes = AccessTimes {
-        issued: 0,
-        expires: 600,
-    };
+    const TIMES: AccessTimes = AccessTimes { issued: 0, expires: 600 };
 
     fn session() -> Session {
         Session {
@@ -140,26 +135,12 @@ mod tests {
     }
 
     fn fresh() -> Presented {
-        Presented {
-            expires_at: 50_000,
-            access: TIMES,
-            consumed_at: None,
-            revoked: false,
-            successor: None,
-        }
+        Presented { expires_at: 50_000, access: TIMES, consumed_at: None, revoked: false, successor: None }
     }
 
     fn consumed(used: bool) -> Presented {
-        let successor = Successor {
-            hash: "next".into(),
-            access: TIMES,
-            used,
-        };
-        Presented {
-            consumed_at: Some(1_000),
-            successor: Some(successor),
-            ..fresh()
-        }
+        let successor = Successor { hash: "next".into(), access: TIMES, used };
+        Presented { consumed_at: Some(1_000), successor: Some(successor), ..fresh() }
     }
 
     #[test]
@@ -176,40 +157,19 @@ mod tests {
 
     #[test]
     fn later_it_matters_whether_the_successor_was_ever_used() {
-        assert_eq!(
-            judge(&session(), &consumed(false), 11_001),
-            Verdict::Reissue {
-                lost: "next".into()
-            }
-        );
+        assert_eq!(judge(&session(), &consumed(false), 11_001), Verdict::Reissue { lost: "next".into() });
         assert_eq!(judge(&session(), &consumed(true), 11_001), Verdict::Replay);
     }
 
     #[test]
     fn a_withdrawn_token_that_turns_up_is_a_replay() {
-        assert_eq!(
-            judge(
-                &session(),
-                &Presented {
-                    revoked: true,
-                    ..fresh()
-                },
-                1_000
-            ),
-            Verdict::Replay
-        );
+        assert_eq!(judge(&session(), &Presented { revoked: true, ..fresh() }, 1_000), Verdict::Replay);
     }
 
     #[test]
     fn nothing_of_a_session_that_is_over_is_of_use() {
-        let ended = Session {
-            ended_at: Some(500),
-            ..session()
-        };
-        let past = Session {
-            expires_at: 1_000,
-            ..session()
-        };
+        let ended = Session { ended_at: Some(500), ..session() };
+        let past = Session { expires_at: 1_000, ..session() };
         for presented in [fresh(), consumed(true), consumed(false)] {
             assert_eq!(judge(&ended, &presented, 1_000), Verdict::Refuse);
             assert_eq!(judge(&past, &presented, 1_000), Verdict::Refuse);

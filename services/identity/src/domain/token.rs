@@ -41,10 +41,7 @@ impl SecretKeys {
 
     /// How a presented refresh token is found: the secret's id and the token's keyed hash.
     pub fn refresh_hash(&self, token: &RefreshToken) -> String {
-        let hash = mac(
-            self.refresh.expose_secret(),
-            token.0.expose_secret().as_bytes(),
-        );
+        let hash = mac(self.refresh.expose_secret(), token.0.expose_secret().as_bytes());
         format!("{}.{}", self.id, URL_SAFE_NO_PAD.encode(hash))
     }
 
@@ -55,9 +52,7 @@ impl SecretKeys {
 
     /// The seed in a stored signing key; nothing if it was sealed under another secret or changed since.
     pub fn open_seed(&self, kid: &str, sealed: &[u8]) -> Option<[u8; 32]> {
-        open(self.signing.expose_secret(), kid.as_bytes(), sealed)?
-            .try_into()
-            .ok()
+        open(self.signing.expose_secret(), kid.as_bytes(), sealed)?.try_into().ok()
     }
 }
 
@@ -93,10 +88,7 @@ impl RefreshToken {
     }
 
     fn sealing_key(&self) -> [u8; 32] {
-        mac(
-            self.0.expose_secret().as_bytes(),
-            b"weft identity v1: successor pair",
-        )
+        mac(self.0.expose_secret().as_bytes(), b"weft identity v1: successor pair")
     }
 }
 
@@ -113,12 +105,7 @@ impl AccessTimes {
     /// For a token issued now. It lives for `ttl_s`, but not longer than its session. One that follows
     /// `previous` within the same second expires a second before it: two access tokens of a session are never
     /// the same, or the use of one would look like the use of the other.
-    pub fn next(
-        now_ms: i64,
-        ttl_s: i64,
-        session: &Session,
-        previous: Option<AccessTimes>,
-    ) -> AccessTimes {
+    pub fn next(now_ms: i64, ttl_s: i64, session: &Session, previous: Option<AccessTimes>) -> AccessTimes {
         let issued = now_ms.div_euclid(1000);
         let latest = (issued + ttl_s).min(session.expires_at.div_euclid(1000));
         let expires = match previous {
@@ -146,34 +133,22 @@ impl AccessTimes {
 
 fn mac(key: &[u8], message: &[u8]) -> [u8; 32] {
     let mac = Hmac::<Sha256>::new_from_slice(key).map(|mac| mac.chain_update(message));
-    mac.unwrap_or_else(|error| unreachable!("hmac takes a key of any length: {error}"))
-        .finalize()
-        .into_bytes()
-        .into()
+    mac.unwrap_or_else(|error| unreachable!("hmac takes a key of any length: {error}")).finalize().into_bytes().into()
 }
 
 /// The nonce, then the ciphertext and its tag.
 fn seal(key: &[u8; 32], bound_to: &[u8], plain: &[u8]) -> Result<Vec<u8>, Error> {
     let mut nonce = [0_u8; NONCE_BYTES];
     getrandom::fill(&mut nonce).map_err(Error::Random)?;
-    let payload = Payload {
-        msg: plain,
-        aad: bound_to,
-    };
-    let sealed =
-        ChaCha20Poly1305::new(Key::from_slice(key)).encrypt(Nonce::from_slice(&nonce), payload);
+    let payload = Payload { msg: plain, aad: bound_to };
+    let sealed = ChaCha20Poly1305::new(Key::from_slice(key)).encrypt(Nonce::from_slice(&nonce), payload);
     Ok([nonce.as_slice(), &sealed.map_err(|_| Error::Seal)?].concat())
 }
 
 fn open(key: &[u8; 32], bound_to: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
     let (nonce, ciphertext) = sealed.split_at_checked(NONCE_BYTES)?;
-    let payload = Payload {
-        msg: ciphertext,
-        aad: bound_to,
-    };
-    ChaCha20Poly1305::new(Key::from_slice(key))
-        .decrypt(Nonce::from_slice(nonce), payload)
-        .ok()
+    let payload = Payload { msg: ciphertext, aad: bound_to };
+    ChaCha20Poly1305::new(Key::from_slice(key)).decrypt(Nonce::from_slice(nonce), payload).ok()
 }
 
 #[cfg(test)]
@@ -201,19 +176,13 @@ mod tests {
         let again = RefreshToken::parse(token.text()).unwrap();
         let ours = keys("one secret");
         assert_eq!(ours.refresh_hash(&token), ours.refresh_hash(&again));
-        assert_ne!(
-            ours.refresh_hash(&token),
-            keys("another secret").refresh_hash(&token)
-        );
+        assert_ne!(ours.refresh_hash(&token), keys("another secret").refresh_hash(&token));
         assert!(!ours.refresh_hash(&token).contains(token.text()));
     }
 
     #[test]
     fn a_successor_opens_with_the_token_it_replaced_and_no_other() {
-        let (token, other) = (
-            RefreshToken::generate().unwrap(),
-            RefreshToken::generate().unwrap(),
-        );
+        let (token, other) = (RefreshToken::generate().unwrap(), RefreshToken::generate().unwrap());
         let mut sealed = token.seal("session", b"the pair").unwrap();
         assert_eq!(token.open("session", &sealed).unwrap(), b"the pair");
         assert!(other.open("session", &sealed).is_none());
@@ -239,17 +208,11 @@ mod tests {
         let second = AccessTimes::next(5_999, 600, &session, Some(first));
         let third = AccessTimes::next(5_999, 600, &session, Some(second));
         let later = AccessTimes::next(6_000, 600, &session, Some(third));
-        assert_eq!(
-            (first.expires, second.expires, third.expires, later.expires),
-            (605, 604, 603, 606)
-        );
+        assert_eq!((first.expires, second.expires, third.expires, later.expires), (605, 604, 603, 606));
     }
 
     #[test]
     fn an_access_token_does_not_outlive_its_session() {
-        assert_eq!(
-            AccessTimes::next(5_000, 600, &session(9_999), None).expires,
-            9
-        );
+        assert_eq!(AccessTimes::next(5_000, 600, &session(9_999), None).expires, 9);
     }
 }

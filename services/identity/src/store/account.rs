@@ -37,16 +37,9 @@ record! {
 }
 
 /// Adds an account; false if the product has one with this address.
-pub async fn account_insert(
-    tx: &Tx,
-    account: &Account,
-    email: &Email,
-    password_hash: &str,
-) -> Result<bool, DbError> {
-    let rows = sql(
-        "INSERT INTO accounts (product, id, email, email_folded, password_hash, created_at) \
-         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (product, email_folded) DO NOTHING",
-    )
+pub async fn account_insert(tx: &Tx, account: &Account, email: &Email, password_hash: &str) -> Result<bool, DbError> {
+    let rows = sql("INSERT INTO accounts (product, id, email, email_folded, password_hash, created_at) \
+         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (product, email_folded) DO NOTHING")
     .bind(&account.product)
     .bind(&account.id)
     .bind(&account.email)
@@ -59,36 +52,12 @@ pub async fn account_insert(
 }
 
 /// The account with this address.
-pub async fn account_by_email(
-    db: &Db,
-    product: &str,
-    email: &Email,
-) -> Result<Option<CredentialRow>, DbError> {
+pub async fn account_by_email(db: &Db, product: &str, email: &Email) -> Result<Option<CredentialRow>, DbError> {
     sql("SELECT id, email, password_hash, created_at FROM accounts WHERE product = $1 AND email_folded = $2")
         .bind(product)
         .bind(&email.folded)
         .opt(db)
         .await
-}
-
-/// The account of a session.
-pub async fn account_of_session(
-    tx: &Tx,
-    product: &str,
-    account_id: &str,
-) -> Result<Account, DbError> {
-    let (email, created_at) =
-        sql("SELECT email, created_at FROM accounts WHERE product = $1 AND id = $2")
-            .bind(product)
-            .bind(account_id)
-            .one(tx)
-            .await?;
-    Ok(Account {
-        product: product.to_owned(),
-        id: account_id.to_owned(),
-        email,
-        created_at,
-    })
 }
 
 /// The account behind an access token, with its session and pair: three index look-ups in one statement.
@@ -99,14 +68,12 @@ pub async fn account_profile(
     account_id: &str,
     access: AccessTimes,
 ) -> Result<Option<ProfileRow>, DbError> {
-    sql(
-        "SELECT a.email, a.created_at, s.ended_at, t.hash, t.access_seen_at, t.revoked_at \
+    sql("SELECT a.email, a.created_at, s.ended_at, t.hash, t.access_seen_at, t.revoked_at \
          FROM sessions s \
          JOIN accounts a ON a.product = s.product AND a.id = s.account_id \
          LEFT JOIN refresh_tokens t ON t.product = s.product AND t.session_id = s.id \
              AND t.access_iat = $4 AND t.access_exp = $5 \
-         WHERE s.product = $1 AND s.id = $2 AND s.account_id = $3",
-    )
+         WHERE s.product = $1 AND s.id = $2 AND s.account_id = $3")
     .bind(product)
     .bind(session_id)
     .bind(account_id)

@@ -13,9 +13,7 @@ record! {
 
 /// Every key, the one that signs first.
 pub async fn key_list(db: &Db) -> Result<Vec<KeyRow>, DbError> {
-    sql("SELECT kid, sealed FROM signing_keys ORDER BY number DESC LIMIT 100")
-        .all(db)
-        .await
+    sql("SELECT kid, sealed FROM signing_keys ORDER BY number DESC LIMIT 100").all(db).await
 }
 
 /// Adds the first key, unless another replica was faster.

@@ -17,11 +17,8 @@ record! {
 /// Adds a session to the list. The last thing a transaction does: from here to its commit every other
 /// transaction that ends a session waits, which is what makes positions visible in their order.
 pub async fn revocation_insert(tx: &Tx, session_id: &str, expires_at: i64) -> Result<(), DbError> {
-    let position: i64 = sql(
-        "UPDATE revocation_position SET position = position + 1 WHERE id = 1 RETURNING position",
-    )
-    .one(tx)
-    .await?;
+    let position: i64 =
+        sql("UPDATE revocation_position SET position = position + 1 WHERE id = 1 RETURNING position").one(tx).await?;
     sql("INSERT INTO revocations (position, session_id, expires_at) VALUES ($1, $2, $3)")
         .bind(position)
         .bind(session_id)
@@ -32,12 +29,7 @@ pub async fn revocation_insert(tx: &Tx, session_id: &str, expires_at: i64) -> Re
 }
 
 /// At most `limit` sessions after a position whose tokens have not expired, oldest first.
-pub async fn revocation_list(
-    db: &Db,
-    after: i64,
-    now_ms: i64,
-    limit: i64,
-) -> Result<Vec<RevocationRow>, DbError> {
+pub async fn revocation_list(db: &Db, after: i64, now_ms: i64, limit: i64) -> Result<Vec<RevocationRow>, DbError> {
     sql("SELECT position, session_id, expires_at FROM revocations WHERE position > $1 AND expires_at > $2 ORDER BY position LIMIT $3")
         .bind(after)
         .bind(now_ms)
@@ -48,15 +40,10 @@ pub async fn revocation_list(
 
 /// The last position given out; 0 before the first.
 pub async fn revocation_last(db: &Db) -> Result<i64, DbError> {
-    sql("SELECT position FROM revocation_position WHERE id = 1")
-        .one(db)
-        .await
+    sql("SELECT position FROM revocation_position WHERE id = 1").one(db).await
 }
 
 /// Deletes what no longer matters.
 pub async fn revocation_prune(db: &Db, now_ms: i64) -> Result<u64, DbError> {
-    sql("DELETE FROM revocations WHERE expires_at <= $1")
-        .bind(now_ms)
-        .run(db)
-        .await
+    sql("DELETE FROM revocations WHERE expires_at <= $1").bind(now_ms).run(db).await
 }

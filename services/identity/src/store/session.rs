@@ -1,18 +1,8 @@
 //! Sessions. Each function that changes one takes its row lock, so it is the first statement of its transaction.
-use weft_db::{Db, DbError, Tx, record, sql};
+use weft_db::{Db, DbError, Tx, sql};
 
 use crate::domain::session::{EndReason, Session};
 use crate::store::PRUNE_ROWS;
-
-record! {
-    struct SessionRow {
-        id: String,
-        account_id: String,
-        created_at: i64,
-        expires_at: i64,
-        ended_at: Option<i64>,
-    }
-}
 
 /// Adds a session.
 pub async fn session_insert(tx: &Tx, session: &Session) -> Result<(), DbError> {
@@ -27,47 +17,29 @@ pub async fn session_insert(tx: &Tx, session: &Session) -> Result<(), DbError> {
         .map(drop)
 }
 
-/// Locks the session of a refresh token until the transaction ends, and reads it. What else the transaction
-/// reads, it reads afterwards: only then does it see what the holder of the lock before it has done.
-pub async fn session_lock_by_token(
-    tx: &Tx,
-    product: &str,
-    hash: &str,
-    now_ms: i64,
-) -> Result<Option<Session>, DbError> {
-    let row: Option<SessionRow> = sql("UPDATE sessions SET refreshed_at = $3 WHERE product = $1 \
-         AND id = (SELECT session_id FROM refresh_tokens WHERE product = $1 AND hash = $2) \
-         RETURNING id, account_id, created_at, expires_at, ended_at")
+/// Locks the session of a refresh token until the transaction ends; false if there is none. What else the
+/// transaction reads, it reads afterwards: only then does it see what the holder of the lock before it has done.
+pub async fn session_lock_by_token(tx: &Tx, product: &str, hash: &str, now_ms: i64) -> Result<bool, DbError> {
+    let rows = sql("UPDATE sessions SET refreshed_at = $3 WHERE product = $1 \
+         AND id = (SELECT session_id FROM refresh_tokens WHERE product = $1 AND hash = $2)")
     .bind(product)
     .bind(hash)
     .bind(now_ms)
-    .opt(tx)
+    .run(tx)
     .await?;
-    Ok(row.map(|row| Session {
-        product: product.to_owned(),
-        id: row.id,
-        account_id: row.account_id,
-        created_at: row.created_at,
-        expires_at: row.expires_at,
-        ended_at: row.ended_at,
-    }))
+    Ok(rows == 1)
 }
 
 /// Ends a session; false if there is none that is not over already.
-pub async fn session_end(
-    tx: &Tx,
-    product: &str,
-    id: &str,
-    reason: EndReason,
-    now_ms: i64,
-) -> Result<bool, DbError> {
-    let rows = sql("UPDATE sessions SET ended_at = $3, end_reason = $4 WHERE product = $1 AND id = $2 AND ended_at IS NULL")
-        .bind(product)
-        .bind(id)
-        .bind(now_ms)
-        .bind(reason.as_str())
-        .run(tx)
-        .await?;
+pub async fn session_end(tx: &Tx, product: &str, id: &str, reason: EndReason, now_ms: i64) -> Result<bool, DbError> {
+    let rows =
+        sql("UPDATE sessions SET ended_at = $3, end_reason = $4 WHERE product = $1 AND id = $2 AND ended_at IS NULL")
+            .bind(product)
+            .bind(id)
+            .bind(now_ms)
+            .bind(reason.as_str())
+            .run(tx)
+            .await?;
     Ok(rows == 1)
 }
 

@@ -1,7 +1,8 @@
 //! Pairs of tokens, known by the keyed hash of their refresh token. The session's row is locked whenever one changes.
-use weft_db::{Db, DbError, Tx, record, sql};
+use weft_db::{Db, DbError, On, Tx, record, sql};
 
-use crate::domain::session::{Presented, Successor};
+use crate::domain::account::Account;
+use crate::domain::session::{Presented, Session, Successor};
 use crate::domain::token::AccessTimes;
 use crate::store::PRUNE_ROWS;
 
@@ -31,8 +32,27 @@ pub struct Exchange<'a> {
     pub at: i64,
 }
 
+/// A refresh token with all that hangs on it.
+pub struct Found {
+    /// Whose it is.
+    pub account: Account,
+    /// Its session.
+    pub session: Session,
+    /// The token itself.
+    pub presented: Presented,
+    /// The sealed successor pair.
+    pub sealed: Option<Vec<u8>>,
+}
+
 record! {
-    struct PresentedRow {
+    struct FoundRow {
+        account_id: String,
+        email: String,
+        account_created_at: i64,
+        session_id: String,
+        session_created_at: i64,
+        session_expires_at: i64,
+        ended_at: Option<i64>,
         expires_at: i64,
         access_iat: i64,
         access_exp: i64,
@@ -63,57 +83,64 @@ pub async fn token_insert(tx: &Tx, token: &NewToken<'_>) -> Result<(), DbError> 
     .map(drop)
 }
 
-/// A token with its successor, and the sealed successor pair.
-pub async fn token_presented(
-    tx: &Tx,
-    product: &str,
-    hash: &str,
-) -> Result<Option<(Presented, Option<Vec<u8>>)>, DbError> {
-    let row: Option<PresentedRow> = sql("SELECT t.expires_at, t.access_iat, t.access_exp, t.consumed_at, t.revoked_at, t.sealed, \
+/// A token with its account, its session and its successor.
+pub async fn token_find(on: &impl On, product: &str, hash: &str) -> Result<Option<Found>, DbError> {
+    let row: Option<FoundRow> = sql("SELECT a.id AS account_id, a.email, a.created_at AS account_created_at, \
+         s.id AS session_id, s.created_at AS session_created_at, s.expires_at AS session_expires_at, s.ended_at, \
+         t.expires_at, t.access_iat, t.access_exp, t.consumed_at, t.revoked_at, t.sealed, \
          n.hash AS next_hash, n.access_iat AS next_iat, n.access_exp AS next_exp, \
          n.access_seen_at AS next_seen_at, n.consumed_at AS next_consumed_at \
-         FROM refresh_tokens t LEFT JOIN refresh_tokens n ON n.product = t.product AND n.hash = t.successor \
+         FROM refresh_tokens t \
+         JOIN sessions s ON s.product = t.product AND s.id = t.session_id \
+         JOIN accounts a ON a.product = s.product AND a.id = s.account_id \
+         LEFT JOIN refresh_tokens n ON n.product = t.product AND n.hash = t.successor \
          WHERE t.product = $1 AND t.hash = $2")
     .bind(product)
     .bind(hash)
-    .opt(tx)
+    .opt(on)
     .await?;
-    Ok(row.map(PresentedRow::split))
+    Ok(row.map(|row| row.found(product)))
 }
 
-impl PresentedRow {
-    fn split(self) -> (Presented, Option<Vec<u8>>) {
+impl FoundRow {
+    fn found(self, product: &str) -> Found {
         let used = self.next_seen_at.is_some() || self.next_consumed_at.is_some();
         let successor = match (self.next_hash, self.next_iat, self.next_exp) {
-            (Some(hash), Some(issued), Some(expires)) => Some(Successor {
-                hash,
-                access: AccessTimes { issued, expires },
-                used,
-            }),
+            (Some(hash), Some(issued), Some(expires)) => {
+                Some(Successor { hash, access: AccessTimes { issued, expires }, used })
+            }
             _ => None,
         };
-        let presented = Presented {
-            expires_at: self.expires_at,
-            access: AccessTimes {
-                issued: self.access_iat,
-                expires: self.access_exp,
+        Found {
+            account: Account {
+                product: product.to_owned(),
+                id: self.account_id.clone(),
+                email: self.email,
+                created_at: self.account_created_at,
             },
-            consumed_at: self.consumed_at,
-            revoked: self.revoked_at.is_some(),
-            successor,
-        };
-        (presented, self.sealed)
+            session: Session {
+                product: product.to_owned(),
+                id: self.session_id,
+                account_id: self.account_id,
+                created_at: self.session_created_at,
+                expires_at: self.session_expires_at,
+                ended_at: self.ended_at,
+            },
+            presented: Presented {
+                expires_at: self.expires_at,
+                access: AccessTimes { issued: self.access_iat, expires: self.access_exp },
+                consumed_at: self.consumed_at,
+                revoked: self.revoked_at.is_some(),
+                successor,
+            },
+            sealed: self.sealed,
+        }
     }
 }
 
 /// Consumes a token and names its successor, if it is unused, in force and its session alive: the one statement
 /// that decides which of several exchanges happens. False: it was none of them.
-pub async fn token_consume(
-    tx: &Tx,
-    product: &str,
-    hash: &str,
-    exchange: &Exchange<'_>,
-) -> Result<bool, DbError> {
+pub async fn token_consume(tx: &Tx, product: &str, hash: &str, exchange: &Exchange<'_>) -> Result<bool, DbError> {
     let rows = sql("UPDATE refresh_tokens SET consumed_at = $3, successor = $4, sealed = $5 \
          WHERE product = $1 AND hash = $2 AND consumed_at IS NULL AND revoked_at IS NULL AND expires_at > $3 \
          AND EXISTS (SELECT 1 FROM sessions s WHERE s.product = refresh_tokens.product \
@@ -129,16 +156,9 @@ pub async fn token_consume(
 }
 
 /// Withdraws a pair that nobody has used; false if somebody has.
-pub async fn token_withdraw(
-    tx: &Tx,
-    product: &str,
-    hash: &str,
-    now_ms: i64,
-) -> Result<bool, DbError> {
-    let rows = sql(
-        "UPDATE refresh_tokens SET revoked_at = $3 WHERE product = $1 AND hash = $2 \
-         AND consumed_at IS NULL AND access_seen_at IS NULL AND revoked_at IS NULL",
-    )
+pub async fn token_withdraw(tx: &Tx, product: &str, hash: &str, now_ms: i64) -> Result<bool, DbError> {
+    let rows = sql("UPDATE refresh_tokens SET revoked_at = $3 WHERE product = $1 AND hash = $2 \
+         AND consumed_at IS NULL AND access_seen_at IS NULL AND revoked_at IS NULL")
     .bind(product)
     .bind(hash)
     .bind(now_ms)
@@ -155,10 +175,8 @@ pub async fn token_exchange_again(
     lost: &str,
     exchange: &Exchange<'_>,
 ) -> Result<bool, DbError> {
-    let rows = sql(
-        "UPDATE refresh_tokens SET consumed_at = $3, successor = $4, sealed = $5 \
-         WHERE product = $1 AND hash = $2 AND successor = $6",
-    )
+    let rows = sql("UPDATE refresh_tokens SET consumed_at = $3, successor = $4, sealed = $5 \
+         WHERE product = $1 AND hash = $2 AND successor = $6")
     .bind(product)
     .bind(hash)
     .bind(exchange.at)
@@ -171,12 +189,7 @@ pub async fn token_exchange_again(
 }
 
 /// Notes that the access token of a pair was seen for the first time.
-pub async fn token_mark_seen(
-    db: &Db,
-    product: &str,
-    hash: &str,
-    now_ms: i64,
-) -> Result<bool, DbError> {
+pub async fn token_mark_seen(db: &Db, product: &str, hash: &str, now_ms: i64) -> Result<bool, DbError> {
     let rows = sql("UPDATE refresh_tokens SET access_seen_at = $3 \
          WHERE product = $1 AND hash = $2 AND access_seen_at IS NULL AND revoked_at IS NULL")
     .bind(product)

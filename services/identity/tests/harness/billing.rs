@@ -7,12 +7,8 @@ use tokio::runtime::{Builder, Runtime};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
-use weft_proto::billing::v1::entitlement_service_server::{
-    EntitlementService, EntitlementServiceServer,
-};
-use weft_proto::billing::v1::{
-    CheckFeatureRequest, CheckFeatureResponse, Entitlements, GetEntitlementsRequest,
-};
+use weft_proto::billing::v1::entitlement_service_server::{EntitlementService, EntitlementServiceServer};
+use weft_proto::billing::v1::{CheckFeatureRequest, CheckFeatureResponse, Entitlements, GetEntitlementsRequest};
 
 /// The plan that everybody is on.
 pub const PLAN: &str = "the-plan";
@@ -26,10 +22,7 @@ pub struct Billing {
 impl Billing {
     pub fn start() -> Billing {
         let (address, running) = serve("127.0.0.1:0".parse().unwrap());
-        Billing {
-            address,
-            running: Mutex::new(Some(running)),
-        }
+        Billing { address, running: Mutex::new(Some(running)) }
     }
 
     pub fn url(&self) -> String {
@@ -56,11 +49,7 @@ impl Drop for Billing {
 }
 
 fn serve(address: SocketAddr) -> (SocketAddr, Runtime) {
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let listener = std::net::TcpListener::bind(address).unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
@@ -84,12 +73,7 @@ impl EntitlementService for OnePlan {
         request: Request<GetEntitlementsRequest>,
     ) -> Result<Response<Entitlements>, Status> {
         let GetEntitlementsRequest { product, user_id } = request.into_inner();
-        Ok(Response::new(Entitlements {
-            product,
-            user_id,
-            plan: PLAN.to_owned(),
-            ..Entitlements::default()
-        }))
+        Ok(Response::new(Entitlements { product, user_id, plan: PLAN.to_owned(), ..Entitlements::default() }))
     }
 
     async fn check_feature(

@@ -69,10 +69,7 @@ impl World {
     pub async fn sqlite() -> World {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}", folder.path().join("identity.db").display());
-        World {
-            folder: Some(folder),
-            ..World::on(url).await
-        }
+        World { folder: Some(folder), ..World::on(url).await }
     }
 
     pub async fn postgres() -> World {
@@ -83,13 +80,7 @@ impl World {
         let config = Config::new(url, IDENTITY_SECRET);
         weft_identity::migrate(&config).await.unwrap();
         let products = Arc::new(Products::builtin());
-        World {
-            clock: Clock::manual(NOW_MS),
-            config,
-            billing: Billing::start(),
-            products,
-            folder: None,
-        }
+        World { clock: Clock::manual(NOW_MS), config, billing: Billing::start(), products, folder: None }
     }
 
     /// The product's manifest.
@@ -115,9 +106,7 @@ impl World {
     /// Serves until it fails; for configurations that must be refused.
     pub async fn refused(&self, config: Config) -> weft_identity::Error {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        weft_identity::serve(config, self.mesh(), Arc::clone(&self.products), listener)
-            .await
-            .expect_err("it started")
+        weft_identity::serve(config, self.mesh(), Arc::clone(&self.products), listener).await.expect_err("it started")
     }
 
     /// The key of another service of the mesh.
@@ -132,29 +121,19 @@ impl World {
 
     /// Makes the database look as if its schema had never been applied.
     pub async fn forget_migrations(&self) {
-        sql("DELETE FROM weft_migrations")
-            .run(&self.db().await)
-            .await
-            .unwrap();
+        sql("DELETE FROM weft_migrations").run(&self.db().await).await.unwrap();
     }
 
     /// The files of an SQLite database.
     pub fn files(&self) -> Vec<PathBuf> {
         let folder = self.folder.as_ref().expect("an SQLite database").path();
-        fs::read_dir(folder)
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .collect()
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
     }
 
     async fn db(&self) -> Db {
-        Db::connect(&DbOptions {
-            url: self.config.database_url.clone(),
-            schema: "identity",
-            max_connections: 1,
-        })
-        .await
-        .unwrap()
+        Db::connect(&DbOptions { url: self.config.database_url.clone(), schema: "identity", max_connections: 1 })
+            .await
+            .unwrap()
     }
 
     fn mesh(&self) -> Mesh {

@@ -15,9 +15,8 @@ use weft_product::Products;
 use weft_proto::identity::v1::auth_service_client::AuthServiceClient;
 use weft_proto::identity::v1::key_service_client::KeyServiceClient;
 use weft_proto::identity::v1::{
-    AuthTokens, GetJwksRequest, GetMeRequest, Jwks, ListRevocationsRequest,
-    ListRevocationsResponse, LoginRequest, LogoutRequest, RefreshRequest, RegisterRequest,
-    UserProfile,
+    AuthTokens, GetJwksRequest, GetMeRequest, Jwks, ListRevocationsRequest, ListRevocationsResponse, LoginRequest,
+    LogoutRequest, RefreshRequest, RegisterRequest, UserProfile,
 };
 use weft_runtime::{Mesh, Shutdown};
 use weft_testing::eventually;
@@ -45,30 +44,15 @@ pub struct Node {
 impl Node {
     pub async fn start(config: Config, mesh: Mesh, products: Arc<Products>) -> Node {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint =
-            Endpoint::from_shared(format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        let endpoint = Endpoint::from_shared(format!("http://{}", listener.local_addr().unwrap())).unwrap();
         let shutdown = mesh.shutdown().clone();
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "joined in stop, or ends with the test"
-        )]
+        #[expect(clippy::disallowed_methods, reason = "joined in stop, or ends with the test")]
         let serving = tokio::spawn(weft_identity::serve(config, mesh, products, listener));
-        let node = Node {
-            channel: endpoint.connect_lazy(),
-            shutdown,
-            serving,
-        };
-        eventually(
-            "the server's first answer",
-            Duration::from_secs(20),
-            async || {
-                assert!(!node.serving.is_finished(), "the server ended");
-                KeyServiceClient::new(node.channel.clone())
-                    .get_jwks(GetJwksRequest {})
-                    .await
-                    .is_ok()
-            },
-        )
+        let node = Node { channel: endpoint.connect_lazy(), shutdown, serving };
+        eventually("the server's first answer", Duration::from_secs(20), async || {
+            assert!(!node.serving.is_finished(), "the server ended");
+            KeyServiceClient::new(node.channel.clone()).get_jwks(GetJwksRequest {}).await.is_ok()
+        })
         .await;
         node
     }
@@ -84,21 +68,9 @@ impl Node {
         AuthServiceClient::new(self.channel.clone())
     }
 
-    pub async fn register_in(
-        &self,
-        product: &str,
-        email: &str,
-        password: &str,
-    ) -> Result<AuthTokens, Status> {
-        let message = RegisterRequest {
-            email: email.to_owned(),
-            password: password.to_owned(),
-        };
-        Ok(self
-            .auth()
-            .register(with(product, None, message))
-            .await?
-            .into_inner())
+    pub async fn register_in(&self, product: &str, email: &str, password: &str) -> Result<AuthTokens, Status> {
+        let message = RegisterRequest { email: email.to_owned(), password: password.to_owned() };
+        Ok(self.auth().register(with(product, None, message)).await?.into_inner())
     }
 
     /// A new account with the right password.
@@ -106,37 +78,19 @@ impl Node {
         self.register_in(PRODUCT, email, PASSWORD).await.unwrap()
     }
 
-    pub async fn login_in(
-        &self,
-        product: &str,
-        email: &str,
-        password: &str,
-    ) -> Result<AuthTokens, Status> {
-        let message = LoginRequest {
-            email: email.to_owned(),
-            password: password.to_owned(),
-        };
-        Ok(self
-            .auth()
-            .login(with(product, None, message))
-            .await?
-            .into_inner())
+    pub async fn login_in(&self, product: &str, email: &str, password: &str) -> Result<AuthTokens, Status> {
+        let message = LoginRequest { email: email.to_owned(), password: password.to_owned() };
+        Ok(self.auth().login(with(product, None, message)).await?.into_inner())
     }
 
     pub async fn login(&self, email: &str) -> Outcome<AuthTokens> {
-        self.login_in(PRODUCT, email, PASSWORD)
-            .await
-            .map_err(|status| reason(&status))
+        self.login_in(PRODUCT, email, PASSWORD).await.map_err(|status| reason(&status))
     }
 
     pub async fn refresh_in(&self, product: &str, token: &str) -> Outcome<AuthTokens> {
-        let message = RefreshRequest {
-            refresh_token: token.to_owned(),
-        };
+        let message = RefreshRequest { refresh_token: token.to_owned() };
         let answer = self.auth().refresh(with(product, None, message)).await;
-        answer
-            .map(|answer| answer.into_inner())
-            .map_err(|status| reason(&status))
+        answer.map(|answer| answer.into_inner()).map_err(|status| reason(&status))
     }
 
     pub async fn refresh(&self, tokens: &AuthTokens) -> Outcome<AuthTokens> {
@@ -148,31 +102,17 @@ impl Node {
     }
 
     pub async fn me_in(&self, product: &str, tokens: &AuthTokens) -> Outcome<UserProfile> {
-        let answer = self
-            .auth()
-            .get_me(with(product, Some(&tokens.access_token), GetMeRequest {}))
-            .await;
-        answer
-            .map(|answer| answer.into_inner())
-            .map_err(|status| reason(&status))
+        let answer = self.auth().get_me(with(product, Some(&tokens.access_token), GetMeRequest {})).await;
+        answer.map(|answer| answer.into_inner()).map_err(|status| reason(&status))
     }
 
     pub async fn logout(&self, tokens: &AuthTokens) -> Outcome<bool> {
-        let answer = self
-            .auth()
-            .logout(with(PRODUCT, Some(&tokens.access_token), LogoutRequest {}))
-            .await;
-        answer
-            .map(|answer| answer.into_inner().ok)
-            .map_err(|status| reason(&status))
+        let answer = self.auth().logout(with(PRODUCT, Some(&tokens.access_token), LogoutRequest {})).await;
+        answer.map(|answer| answer.into_inner().ok).map_err(|status| reason(&status))
     }
 
     pub async fn jwks(&self) -> Jwks {
-        KeyServiceClient::new(self.channel.clone())
-            .get_jwks(GetJwksRequest {})
-            .await
-            .unwrap()
-            .into_inner()
+        KeyServiceClient::new(self.channel.clone()).get_jwks(GetJwksRequest {}).await.unwrap().into_inner()
     }
 
     pub async fn revocations(
@@ -181,31 +121,18 @@ impl Node {
         page_token: &str,
         page_size: i32,
     ) -> Result<ListRevocationsResponse, Status> {
-        let mut request = Request::new(ListRevocationsRequest {
-            page_token: page_token.to_owned(),
-            page_size,
-        });
-        request.metadata_mut().insert(
-            SERVICE_TOKEN_HEADER,
-            service.mint("identity").parse().unwrap(),
-        );
-        Ok(KeyServiceClient::new(self.channel.clone())
-            .list_revocations(request)
-            .await?
-            .into_inner())
+        let mut request = Request::new(ListRevocationsRequest { page_token: page_token.to_owned(), page_size });
+        request.metadata_mut().insert(SERVICE_TOKEN_HEADER, service.mint("identity").parse().unwrap());
+        Ok(KeyServiceClient::new(self.channel.clone()).list_revocations(request).await?.into_inner())
     }
 }
 
 /// A call for a product, perhaps signed in.
 pub fn with<M>(product: &str, access_token: Option<&str>, message: M) -> Request<M> {
     let mut request = Request::new(message);
-    request
-        .metadata_mut()
-        .insert(PRODUCT_HEADER, product.parse().unwrap());
+    request.metadata_mut().insert(PRODUCT_HEADER, product.parse().unwrap());
     if let Some(token) = access_token {
-        request
-            .metadata_mut()
-            .insert("authorization", format!("Bearer {token}").parse().unwrap());
+        request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
     }
     request
 }
@@ -213,7 +140,6 @@ pub fn with<M>(product: &str, access_token: Option<&str>, message: M) -> Request
 /// A claim of an access token.
 pub fn claim(tokens: &AuthTokens, name: &str) -> serde_json::Value {
     let payload = tokens.access_token.split('.').nth(1).unwrap();
-    let claims: serde_json::Value =
-        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap();
+    let claims: serde_json::Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap();
     claims[name].clone()
 }

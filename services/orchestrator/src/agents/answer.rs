@@ -17,7 +17,8 @@ use crate::prompts::Prompt;
 /// Most rounds of tools in an answer. After them the model is asked for its last word, without tools.
 const TOOL_ROUNDS: usize = 5;
 /// Said where a model wants still more rounds.
-const TOO_MANY_STEPS: &str = "This takes more steps than I can do at once. I have done the first ones; ask me to go on.";
+const TOO_MANY_STEPS: &str =
+    "This takes more steps than I can do at once. I have done the first ones; ask me to go on.";
 /// Said where a model has done something and has no word for it.
 const DONE: &str = "Done.";
 /// Said where a model, or its provider's filter, declines.
@@ -45,6 +46,7 @@ impl Answering<'_> {
     /// once, [`Error::Silent`] if it says and does nothing.
     pub async fn answer(&self, question: Question, mut speaker: Speaker) -> Result<ChatResponse, Error> {
         let today = Day::of_ms(self.clock.now_ms());
+        tracing::debug!(prompt = self.agent.prompt.id(), model = self.model, "answering");
         let (mut messages, mut desk) = self.opening(question, today);
         let mut was_told = false;
         for round in 0..=TOOL_ROUNDS {
@@ -68,7 +70,14 @@ impl Answering<'_> {
 
     async fn ask(&self, messages: &[Message], may_call: bool, speaker: &mut Speaker) -> Result<Completion, Error> {
         let tools: Vec<&ToolSpec> = self.agent.tools.iter().map(|tool| &tool.spec).collect();
-        let call = Call { model: self.model, messages, tools: &tools, may_call, output_tokens: self.output_tokens, choices: &[] };
+        let call = Call {
+            model: self.model,
+            messages,
+            tools: &tools,
+            may_call,
+            output_tokens: self.output_tokens,
+            choices: &[],
+        };
         Ok(self.models.ask(&call, speaker).await?)
     }
 
@@ -79,7 +88,9 @@ impl Answering<'_> {
         let fitted = results.iter().all(|(_, result)| result.is_ok());
         messages.push(Message::Assistant { text: completion.text, calls: completion.calls });
         messages.extend(results.into_iter().map(|(call_id, result)| {
-            let content = result.unwrap_or_else(|Misfit(why)| json!({"error": why, "advice": "call the tool again with arguments that fit its schema"}));
+            let content = result.unwrap_or_else(
+                |Misfit(why)| json!({"error": why, "advice": "call the tool again with arguments that fit its schema"}),
+            );
             Message::Tool { call_id, content: content.to_string() }
         }));
         fitted

@@ -32,9 +32,17 @@ impl Classifier<'_> {
         if candidates.len() < 2 {
             return default;
         }
-        let choices: Vec<Choice<'_>> = candidates.iter().map(|agent| Choice { name: agent.name, description: agent.description }).collect();
+        let choices: Vec<Choice<'_>> =
+            candidates.iter().map(|agent| Choice { name: agent.name, description: agent.description }).collect();
         let messages = messages(question, &choices);
-        let call = Call { model: self.model, messages: &messages, tools: &[], may_call: false, output_tokens: OUTPUT_TOKENS, choices: &choices };
+        let call = Call {
+            model: self.model,
+            messages: &messages,
+            tools: &[],
+            may_call: false,
+            output_tokens: OUTPUT_TOKENS,
+            choices: &choices,
+        };
         let mut speaker = Speaker::collecting();
         let named = match timeout(self.within, self.models.ask(&call, &mut speaker)).await {
             Ok(Ok(completion)) => candidates.iter().find(|agent| agent.name == bare(&completion.text)),
@@ -54,7 +62,8 @@ impl Classifier<'_> {
 }
 
 fn messages(question: &Question, choices: &[Choice<'_>]) -> Vec<Message> {
-    let agents: Vec<String> = choices.iter().map(|choice| format!("- {}: {}", choice.name, choice.description)).collect();
+    let agents: Vec<String> =
+        choices.iter().map(|choice| format!("- {}: {}", choice.name, choice.description)).collect();
     let mut messages = vec![Message::System(Prompt::Classifier.render(&[("agents", &agents.join("\n"))]))];
     let turns = &question.turns[question.turns.len().saturating_sub(TURNS)..];
     messages.extend(turns.iter().map(|turn| match turn.role {
@@ -134,7 +143,9 @@ mod tests {
     async fn a_failure_falls_back_to_the_default() {
         let stub = LlmStub::start().await;
         let models = models(&stub);
-        for reply in [Reply::status(401), Reply::status(429), Reply::raw("nonsense"), Reply::text("note_agent").hang_after(0)] {
+        for reply in
+            [Reply::status(401), Reply::status(429), Reply::raw("nonsense"), Reply::text("note_agent").hang_after(0)]
+        {
             stub.script([reply]);
             assert_eq!(chosen(&models, "write this down").await, "task_agent");
         }

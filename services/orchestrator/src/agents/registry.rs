@@ -61,7 +61,12 @@ mod tests {
     #[test]
     fn an_agent_of_the_same_name_is_replaced() {
         let mut registry = Registry::built_in();
-        registry.register(Agent { name: "task_agent", description: "another", prompt: Prompt::TaskAgent, tools: Vec::new() });
+        registry.register(Agent {
+            name: "task_agent",
+            description: "another",
+            prompt: Prompt::TaskAgent,
+            tools: Vec::new(),
+        });
         let listed: Vec<&str> = registry.list().map(|agent| agent.description).collect();
         assert_eq!(listed, ["another"]);
         assert!(registry.get("task_agent").unwrap().tool("list_tasks").is_none());

@@ -1,9 +1,9 @@
 //! `weft.orchestrator.v1.ChatService`.
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -28,7 +28,7 @@ use crate::error::Error;
 use crate::models::{ModelError, Models, Speaker};
 
 /// Billing answers in this time or is away: the caller learns it within a second.
-const ENTITLEMENTS_WITHIN: Duration = Duration::from_millis(900);
+const ENTITLEMENTS_WITHIN: Duration = Duration::from_millis(800);
 /// The plan's limit on agents, by name.
 const AGENTS_LIMIT: &str = "agents";
 /// Pieces of text that may wait for a slow reader before the model has to wait too.
@@ -99,7 +99,12 @@ impl ChatApi {
 }
 
 /// The agent that was asked for, or all that the classifier may choose from.
-fn candidates(registry: &Registry, product: &Product, plan: &billing::Entitlements, wanted: Option<&str>) -> Result<Vec<String>, Error> {
+fn candidates(
+    registry: &Registry,
+    product: &Product,
+    plan: &billing::Entitlements,
+    wanted: Option<&str>,
+) -> Result<Vec<String>, Error> {
     let reach = Reach::new(&product.agents.available, plan.limits.get(AGENTS_LIMIT).copied());
     let exists = |name: &str| registry.get(name).is_some();
     let names = match wanted {
@@ -107,7 +112,8 @@ fn candidates(registry: &Registry, product: &Product, plan: &billing::Entitlemen
         None => reach.callable(exists),
     };
     if names.is_empty() {
-        return Err(Error::NoAgent);
+        let beyond_the_plan = product.agents.available.iter().any(|name| exists(name));
+        return Err(if beyond_the_plan { Error::AgentNotInPlan } else { Error::NoAgent });
     }
     Ok(names.into_iter().map(str::to_owned).collect())
 }
@@ -131,8 +137,13 @@ impl Job {
             within: Duration::from_millis(parts.config.weft_classifier_ms),
         };
         let agent = classifier.choose(&question, &agents, default).await;
-        let answering =
-            Answering { agent, models: &parts.models, model: &model, output_tokens: parts.config.weft_model_output_tokens, clock: &parts.clock };
+        let answering = Answering {
+            agent,
+            models: &parts.models,
+            model: &model,
+            output_tokens: parts.config.weft_model_output_tokens,
+            clock: &parts.clock,
+        };
         let response = answering.answer(question, speaker).await?;
         tracing::debug!(product = %product.slug, agent = agent.name, model, actions = response.actions.len(), "chat answered");
         Ok(response)
@@ -179,7 +190,7 @@ fn events(
 
 /// A streamed answer on its way.
 struct Telling {
-    work: Option<Pin<Box<dyn Future<Output = Result<ChatResponse, Error>> + Send>>>,
+    work: Option<BoxFuture<'static, Result<ChatResponse, Error>>>,
     end: Option<Result<ChatResponse, Error>>,
     pieces: mpsc::Receiver<String>,
 }

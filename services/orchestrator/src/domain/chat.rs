@@ -98,7 +98,8 @@ fn name(given: String, field: &str) -> Result<Option<String>, Error> {
 
 fn tasks(sent: Vec<prost_types::Struct>) -> Result<Vec<Task>, Error> {
     let read = |(at, task)| {
-        Task::read(json::object(task)).map_err(|wrong| Error::Invalid(format!("context.recent_tasks[{at}].{wrong}").into()))
+        Task::read(json::object(task))
+            .map_err(|wrong| Error::Invalid(format!("context.recent_tasks[{at}].{wrong}").into()))
     };
     sent.into_iter().enumerate().map(read).collect()
 }
@@ -108,7 +109,11 @@ fn turns(sent: Vec<ConversationTurn>) -> Result<Vec<Turn>, Error> {
         let role = match turn.role.as_str() {
             "user" => Role::User,
             "assistant" => Role::Assistant,
-            _ => return Err(Error::Invalid(format!("context.conversation_history[{at}].role must be user or assistant").into())),
+            _ => {
+                return Err(Error::Invalid(
+                    format!("context.conversation_history[{at}].role must be user or assistant").into(),
+                ));
+            }
         };
         Ok(Turn { role, content: turn.content })
     };

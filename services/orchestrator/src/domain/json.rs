@@ -60,7 +60,8 @@ mod tests {
 
     #[test]
     fn json_survives_the_way_there_and_back() {
-        let told = as_object(json!({"a": 1, "b": -2.5, "c": [true, null, {"d": "é"}], "due_date": 1_795_219_200_000_i64}));
+        let told =
+            as_object(json!({"a": 1, "b": -2.5, "c": [true, null, {"d": "é"}], "due_date": 1_795_219_200_000_i64}));
         assert_eq!(object(message(told.clone())), told);
     }
 

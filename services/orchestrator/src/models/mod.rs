@@ -157,7 +157,9 @@ fn measure(model: &str, begun: Instant, outcome: &Result<Completion, ModelError>
     metrics::counter!("weft_model_calls_total", "model" => model.to_owned(), "outcome" => label).increment(1);
     metrics::histogram!("weft_model_seconds", "model" => model.to_owned()).record(begun.elapsed().as_secs_f64());
     let usage = outcome.as_ref().ok().and_then(|completion| completion.usage);
-    for (kind, tokens) in usage.iter().flat_map(|usage| [("prompt", usage.prompt_tokens), ("completion", usage.completion_tokens)]) {
+    for (kind, tokens) in
+        usage.iter().flat_map(|usage| [("prompt", usage.prompt_tokens), ("completion", usage.completion_tokens)])
+    {
         metrics::counter!("weft_model_tokens_total", "model" => model.to_owned(), "kind" => kind).increment(tokens);
     }
     tracing::debug!(model, outcome = label, ms = begun.elapsed().as_millis(), ?usage, "model asked");

@@ -12,7 +12,7 @@ pub enum Prompt {
 }
 
 impl Prompt {
-    /// The stable id, for metrics and traces.
+    /// The stable id, by which logs may name it.
     pub fn id(self) -> &'static str {
         match self {
             Prompt::Classifier => "classifier",

@@ -29,14 +29,44 @@ pub fn agent() -> Agent {
 
 fn tools() -> Vec<Tool> {
     vec![
-        tool("list_tasks", "List the user's tasks with their ids, optionally only those of a status or a priority.", schema::list_tasks(), tasks::list),
+        tool(
+            "list_tasks",
+            "List the user's tasks with their ids, optionally only those of a status or a priority.",
+            schema::list_tasks(),
+            tasks::list,
+        ),
         tool("create_task", "Create a task.", schema::create_task(), tasks::create),
-        tool("update_task", "Change fields of a task; fields that are not given stay as they are.", schema::update_task(), tasks::update),
-        tool("delete_task", "Delete a task. Only when the user asks for it.", schema::one_id("task_id", "Id of the task."), tasks::delete),
-        tool("list_tasks_due_today", "List the tasks that are due today and not done.", schema::nothing(), tasks::list_due_today),
-        tool("list_task_comments", "List the comments on a task with their ids.", schema::one_id("task_id", "Id of the task."), comments::list),
+        tool(
+            "update_task",
+            "Change fields of a task; fields that are not given stay as they are.",
+            schema::update_task(),
+            tasks::update,
+        ),
+        tool(
+            "delete_task",
+            "Delete a task. Only when the user asks for it.",
+            schema::one_id("task_id", "Id of the task."),
+            tasks::delete,
+        ),
+        tool(
+            "list_tasks_due_today",
+            "List the tasks that are due today and not done.",
+            schema::nothing(),
+            tasks::list_due_today,
+        ),
+        tool(
+            "list_task_comments",
+            "List the comments on a task with their ids.",
+            schema::one_id("task_id", "Id of the task."),
+            comments::list,
+        ),
         tool("add_task_comment", "Add a comment to a task.", schema::add_task_comment(), comments::add),
-        tool("delete_task_comment", "Delete a comment. Only when the user asks for it.", schema::one_id("comment_id", "Id of the comment."), comments::delete),
+        tool(
+            "delete_task_comment",
+            "Delete a comment. Only when the user asks for it.",
+            schema::one_id("comment_id", "Id of the comment."),
+            comments::delete,
+        ),
     ]
 }
 

@@ -25,7 +25,8 @@ pub fn list_tasks() -> Value {
 /// Of `create_task`.
 pub fn create_task() -> Value {
     let mut fields = fields();
-    fields["title"] = json!({"type": "string", "minLength": 1, "maxLength": TITLE_CHARS, "description": "What is to be done."});
+    fields["title"] =
+        json!({"type": "string", "minLength": 1, "maxLength": TITLE_CHARS, "description": "What is to be done."});
     object(fields, &["title"])
 }
 
@@ -33,7 +34,8 @@ pub fn create_task() -> Value {
 pub fn update_task() -> Value {
     let mut fields = fields();
     fields["task_id"] = id("Id of the task.");
-    fields["title"] = json!({"type": "string", "maxLength": TITLE_CHARS, "description": "New title; empty: unchanged."});
+    fields["title"] =
+        json!({"type": "string", "maxLength": TITLE_CHARS, "description": "New title; empty: unchanged."});
     object(fields, &["task_id"])
 }
 

@@ -102,13 +102,17 @@ fn create_task_sets_every_field() {
 #[test]
 fn create_task_takes_minus_one_for_absent_numbers() {
     let mut desk = desk();
-    let given = json!({"title": "x", "due_date": -1, "is_ai_suggested": -1, "is_approved": -1, "status": "", "assignees": ""});
+    let given =
+        json!({"title": "x", "due_date": -1, "is_ai_suggested": -1, "is_approved": -1, "status": "", "assignees": ""});
     run(&mut desk, "create_task", given).unwrap();
     let told = actions(desk);
     let data = &told[0].2;
     assert_eq!(data["due_date"], Value::Null);
     assert_eq!((&data["is_ai_suggested"], &data["is_approved"]), (&json!(false), &json!(true)));
-    assert_eq!((&data["status"], &data["priority"], &data["assignees"]), (&json!("todo"), &json!("medium"), &json!("[]")));
+    assert_eq!(
+        (&data["status"], &data["priority"], &data["assignees"]),
+        (&json!("todo"), &json!("medium"), &json!("[]"))
+    );
 }
 
 #[test]
@@ -252,7 +256,8 @@ fn the_schemas_describe_what_the_tools_take() {
         let schema = &tool.spec.parameters;
         assert_eq!((&schema["type"], &schema["additionalProperties"]), (&json!("object"), &json!(false)));
         let properties = schema["properties"].as_object().unwrap();
-        let all: Map<String, Value> = properties.iter().map(|(name, property)| (name.clone(), sample(property))).collect();
+        let all: Map<String, Value> =
+            properties.iter().map(|(name, property)| (name.clone(), sample(property))).collect();
         assert!((tool.run)(&mut desk(), all.clone()).is_ok(), "{} takes all it names", tool.spec.name);
         for name in schema["required"].as_array().unwrap() {
             let mut less = all.clone();

@@ -56,7 +56,9 @@ async fn say(text: String, speaker: &mut Speaker) -> Result<Completion, ModelErr
 
 /// The user's last message and what tools gave back since.
 fn exchange(messages: &[Message]) -> (&str, Vec<Value>) {
-    let Some(at) = messages.iter().rposition(|message| matches!(message, Message::User(_))) else { return ("", Vec::new()) };
+    let Some(at) = messages.iter().rposition(|message| matches!(message, Message::User(_))) else {
+        return ("", Vec::new());
+    };
     let message = if let Message::User(text) = &messages[at] { text.as_str() } else { "" };
     let result = |message: &Message| match message {
         Message::Tool { content, .. } => Some(serde_json::from_str(content).unwrap_or(Value::Null)),

@@ -11,7 +11,8 @@ pub fn after<'a>(text: &'a str, openings: &[&str]) -> Option<&'a str> {
     let rest_of = |opening: &&str| {
         let head = text.get(..opening.len())?;
         let rest = &text[opening.len()..];
-        let at_end = rest.chars().next().is_none_or(|next| !next.is_alphanumeric()) || !opening.ends_with(char::is_alphanumeric);
+        let at_end =
+            rest.chars().next().is_none_or(|next| !next.is_alphanumeric()) || !opening.ends_with(char::is_alphanumeric);
         (head.eq_ignore_ascii_case(opening) && at_end).then(|| rest.trim_start())
     };
     openings.iter().find_map(rest_of)
@@ -74,7 +75,8 @@ pub fn capitalised(text: &str) -> String {
 /// A time after it ("tomorrow at 5pm") stays in the text. A weekday is the next one after today.
 pub fn take_day(text: &str, today: Day) -> (String, Option<Day>) {
     let words: Vec<&str> = text.split_whitespace().collect();
-    let time = words.iter().rposition(|word| word.eq_ignore_ascii_case("at")).filter(|at| *at > 0 && at + 1 < words.len());
+    let time =
+        words.iter().rposition(|word| word.eq_ignore_ascii_case("at")).filter(|at| *at > 0 && at + 1 < words.len());
     for end in [Some(words.len()), time].into_iter().flatten() {
         for length in (1..=4.min(end)).rev() {
             let Some(day) = day_of(&words[end - length..end], today) else { continue };
@@ -99,7 +101,8 @@ fn without_preposition<'a, 'b>(words: &'a [&'b str]) -> &'a [&'b str] {
 }
 
 fn day_of(words: &[&str], today: Day) -> Option<Day> {
-    let lower: Vec<String> = words.iter().map(|word| word.trim_matches([',', '.', '(', ')']).to_ascii_lowercase()).collect();
+    let lower: Vec<String> =
+        words.iter().map(|word| word.trim_matches([',', '.', '(', ')']).to_ascii_lowercase()).collect();
     let lower: Vec<&str> = lower.iter().map(String::as_str).collect();
     match lower[..] {
         ["today" | "tonight"] => Some(today),
@@ -164,7 +167,8 @@ mod tests {
 
     #[test]
     fn a_text_without_a_day_stays_as_it_is() {
-        for text in ["call Ana", "prepare tomorrow's meeting", "look at", "at", "", "plan 2026-13-40", "in 99999 days"] {
+        for text in ["call Ana", "prepare tomorrow's meeting", "look at", "at", "", "plan 2026-13-40", "in 99999 days"]
+        {
             assert_eq!(take_day(text, friday()), (text.to_owned(), None), "{text}");
         }
     }

@@ -23,7 +23,11 @@ pub fn changed(verb: &str, title: &str) -> String {
 /// After a new task.
 pub fn created(task: &Value) -> String {
     let due = task["due_date"].as_i64().map(|ms| format!(", due {}", Day::of_ms(ms))).unwrap_or_default();
-    let priority = task["priority"].as_str().filter(|priority| *priority != "medium").map(|priority| format!(", {priority} priority")).unwrap_or_default();
+    let priority = task["priority"]
+        .as_str()
+        .filter(|priority| *priority != "medium")
+        .map(|priority| format!(", {priority} priority"))
+        .unwrap_or_default();
     format!("I created the task “{}”{due}{priority}.", text(task, "title"))
 }
 
@@ -55,7 +59,10 @@ pub fn unclear(what: &str, wanted: &str, found: &[&str]) -> String {
         return format!("I cannot find a {what} like “{wanted}” among those your app sent along.");
     }
     let count = found.len() as u64;
-    format!("Several {what}s are like “{wanted}”. Which one do you mean?\n{}", lines(found.iter().map(|&name| name.to_owned()), count))
+    format!(
+        "Several {what}s are like “{wanted}”. Which one do you mean?\n{}",
+        lines(found.iter().map(|&name| name.to_owned()), count)
+    )
 }
 
 /// A tool could not do it.

@@ -5,15 +5,16 @@ use crate::models::Choice;
 
 /// Words that say nothing about a subject.
 const EMPTY_WORDS: [&str; 40] = [
-    "a", "an", "and", "are", "as", "at", "be", "by", "can", "could", "do", "does", "for", "from", "has", "have", "i", "in",
-    "is", "it", "me", "my", "of", "on", "or", "our", "please", "that", "the", "their", "them", "this", "to", "user", "was",
-    "what", "with", "would", "you", "your",
+    "a", "an", "and", "are", "as", "at", "be", "by", "can", "could", "do", "does", "for", "from", "has", "have", "i",
+    "in", "is", "it", "me", "my", "of", "on", "or", "our", "please", "that", "the", "their", "them", "this", "to",
+    "user", "was", "what", "with", "would", "you", "your",
 ];
 
 /// The name of the choice that shares the most words with the message; nothing if none does or two share as many.
 pub fn choose<'a>(message: &str, choices: &[Choice<'a>]) -> &'a str {
     let said = words(message);
-    let shared = |choice: &Choice<'_>| words(&format!("{} {}", choice.name, choice.description)).intersection(&said).count();
+    let shared =
+        |choice: &Choice<'_>| words(&format!("{} {}", choice.name, choice.description)).intersection(&said).count();
     let counts: Vec<usize> = choices.iter().map(shared).collect();
     let most = counts.iter().copied().max().unwrap_or(0);
     let mut best = choices.iter().zip(&counts).filter(|(_, count)| **count == most);

@@ -1,7 +1,9 @@
 //! What a plain sentence about tasks wants.
 use crate::domain::day::Day;
 use crate::domain::task::{TaskPriority, TaskStatus};
-use crate::models::offline::phrase::{after, after_all, before, capitalised, split_first, split_last, take_day, unquoted};
+use crate::models::offline::phrase::{
+    after, after_all, before, capitalised, split_first, split_last, take_day, unquoted,
+};
 
 /// What somebody wants.
 #[cfg_attr(test, derive(Debug, PartialEq))]
@@ -60,8 +62,20 @@ pub enum Intent {
 }
 
 const POLITE: [&str; 14] = [
-    "please", "can you", "could you", "would you", "will you", "i want you to", "i want to", "i'd like to", "hey", "hi", "hello",
-    "ok", ",", "!",
+    "please",
+    "can you",
+    "could you",
+    "would you",
+    "will you",
+    "i want you to",
+    "i want to",
+    "i'd like to",
+    "hey",
+    "hi",
+    "hello",
+    "ok",
+    ",",
+    "!",
 ];
 const ARTICLES: [&str; 9] = ["a", "an", "another", "the", "new", "my", "our", "all", "me"];
 const CREATE: [&str; 5] = ["create", "add", "make", "new", "set up"];
@@ -103,7 +117,15 @@ fn new_task(rest: &str) -> Option<(&str, Option<TaskPriority>)> {
     if let Some(title) = after(described, &TASK) {
         return Some((title, priority));
     }
-    let lists = ["to my tasks", "to my task list", "to my to-do list", "to my todo list", "to my list", "to the list", "as a task"];
+    let lists = [
+        "to my tasks",
+        "to my task list",
+        "to my to-do list",
+        "to my todo list",
+        "to my list",
+        "to the list",
+        "as a task",
+    ];
     before(rest, &lists).map(|title| (title, None))
 }
 
@@ -121,7 +143,8 @@ fn leading_priority(text: &str) -> (&str, Option<TaskPriority>) {
 }
 
 fn trailing_priority(text: &str) -> (&str, Option<TaskPriority>) {
-    for (word, priority) in [("high", TaskPriority::High), ("medium", TaskPriority::Medium), ("low", TaskPriority::Low)] {
+    for (word, priority) in [("high", TaskPriority::High), ("medium", TaskPriority::Medium), ("low", TaskPriority::Low)]
+    {
         let endings = [format!("with {word} priority"), format!("{word} priority"), format!("priority {word}")];
         if let Some(rest) = before(text, &endings.each_ref().map(String::as_str)) {
             return (rest.trim_end_matches([',', ' ']), Some(priority));
@@ -140,7 +163,8 @@ fn details(text: &str, today: Day) -> (String, Option<Day>, Option<TaskPriority>
 
 fn due_today(text: &str, _: Day) -> Option<Intent> {
     let lower = text.to_ascii_lowercase();
-    let asks = after(text, &SHOW).is_some() || after(text, &["what", "what's", "which", "anything", "do i have", "tasks", "my tasks", "due"]).is_some();
+    let asks = after(text, &SHOW).is_some()
+        || after(text, &["what", "what's", "which", "anything", "do i have", "tasks", "my tasks", "due"]).is_some();
     (asks && words(&lower).any(|word| word == "today")).then_some(Intent::DueToday)
 }
 
@@ -150,7 +174,9 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 
 fn list(text: &str, _: Day) -> Option<Intent> {
     let lower = text.to_ascii_lowercase();
-    let asked = after(text, &SHOW).or_else(|| after(text, &["what's", "what", "which", "how many", "do i have"])).unwrap_or(text);
+    let asked = after(text, &SHOW)
+        .or_else(|| after(text, &["what's", "what", "which", "how many", "do i have"]))
+        .unwrap_or(text);
     let about_tasks = words(&lower).any(|word| ["tasks", "to-dos", "todos", "to-do", "todo"].contains(&word));
     let bare = after_all(asked, &ARTICLES).split_whitespace().count() <= 4;
     if !about_tasks || (asked.len() == text.len() && !bare) {
@@ -162,7 +188,11 @@ fn list(text: &str, _: Day) -> Option<Intent> {
         (&["done", "completed", "finished"], TaskStatus::Done),
         (&["open", "unfinished", "not started"], TaskStatus::Todo),
     ];
-    let priority = [("high priority", TaskPriority::High), ("medium priority", TaskPriority::Medium), ("low priority", TaskPriority::Low)];
+    let priority = [
+        ("high priority", TaskPriority::High),
+        ("medium priority", TaskPriority::Medium),
+        ("low priority", TaskPriority::Low),
+    ];
     Some(Intent::List {
         status: status.iter().find(|(names, _)| has(names)).map(|(_, status)| *status),
         priority: priority.iter().find(|(name, _)| has(&[*name])).map(|(_, priority)| *priority),
@@ -179,8 +209,11 @@ fn set_status(text: &str, _: Day) -> Option<Intent> {
     if let Some(task) = before(text, &["is done", "is finished", "is complete", "is completed"]) {
         return Some(Intent::SetStatus { task: title(task)?, status: TaskStatus::Done });
     }
-    let by_verb = [(&DONE[..], TaskStatus::Done), (&START[..], TaskStatus::InProgress), (&["reopen"][..], TaskStatus::Todo)];
-    by_verb.iter().find_map(|(verbs, status)| Some(Intent::SetStatus { task: title(after(text, verbs)?)?, status: *status }))
+    let by_verb =
+        [(&DONE[..], TaskStatus::Done), (&START[..], TaskStatus::InProgress), (&["reopen"][..], TaskStatus::Todo)];
+    by_verb
+        .iter()
+        .find_map(|(verbs, status)| Some(Intent::SetStatus { task: title(after(text, verbs)?)?, status: *status }))
 }
 
 fn status_of(word: &str) -> Option<TaskStatus> {
@@ -194,7 +227,8 @@ fn status_of(word: &str) -> Option<TaskStatus> {
 
 fn delete(text: &str, _: Day) -> Option<Intent> {
     let rest = after(text, &["delete", "remove", "drop", "cancel"])?;
-    let rest = before(rest, &["from my tasks", "from my list", "from my task list", "from my to-do list"]).unwrap_or(rest);
+    let rest =
+        before(rest, &["from my tasks", "from my list", "from my task list", "from my to-do list"]).unwrap_or(rest);
     Some(Intent::Delete { task: title(rest)? })
 }
 
@@ -243,6 +277,8 @@ fn title(text: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::strategy::Strategy;
+
     use super::*;
 
     fn understood(message: &str) -> Intent {
@@ -258,9 +294,18 @@ mod tests {
         for (message, intent) in [
             ("create a task to call Ana tomorrow", creates("Call Ana", Some("2026-11-21"), None)),
             ("Please create a new task: buy milk.", creates("Buy milk", None, None)),
-            ("Add a high priority task to file taxes by next Monday", creates("File taxes", Some("2026-11-23"), Some(TaskPriority::High))),
-            ("add task \"Água\" with low priority tomorrow", creates("Água", Some("2026-11-21"), Some(TaskPriority::Low))),
-            ("Could you add a task called pay rent due 2026-12-01, priority high?", creates("Pay rent", Some("2026-12-01"), Some(TaskPriority::High))),
+            (
+                "Add a high priority task to file taxes by next Monday",
+                creates("File taxes", Some("2026-11-23"), Some(TaskPriority::High)),
+            ),
+            (
+                "add task \"Água\" with low priority tomorrow",
+                creates("Água", Some("2026-11-21"), Some(TaskPriority::Low)),
+            ),
+            (
+                "Could you add a task called pay rent due 2026-12-01, priority high?",
+                creates("Pay rent", Some("2026-12-01"), Some(TaskPriority::High)),
+            ),
             ("remind me to water the plants in 3 days", creates("Water the plants", Some("2026-11-23"), None)),
             ("add buy bread to my list please", creates("Buy bread", None, None)),
             ("new task: ship it today!", creates("Ship it", Some("2026-11-20"), None)),
@@ -279,7 +324,10 @@ mod tests {
             ("my tasks", all()),
             ("show the tasks in progress", Intent::List { status: Some(TaskStatus::InProgress), priority: None }),
             ("list completed tasks", Intent::List { status: Some(TaskStatus::Done), priority: None }),
-            ("list my open high priority tasks", Intent::List { status: Some(TaskStatus::Todo), priority: Some(TaskPriority::High) }),
+            (
+                "list my open high priority tasks",
+                Intent::List { status: Some(TaskStatus::Todo), priority: Some(TaskPriority::High) },
+            ),
             ("what is due today?", Intent::DueToday),
             ("which tasks do I have today", Intent::DueToday),
             ("list tasks due today", Intent::DueToday),
@@ -315,7 +363,10 @@ mod tests {
             ("add the comment 'oat' to buy milk", add("buy milk", "oat")),
             ("show the comments on Buy milk", Intent::ListComments { task: "Buy milk".to_owned() }),
             ("list comments for call Ana", Intent::ListComments { task: "call Ana".to_owned() }),
-            ("delete the comment 'oat' from Buy milk", Intent::DeleteComment { task: "Buy milk".to_owned(), comment: "oat".to_owned() }),
+            (
+                "delete the comment 'oat' from Buy milk",
+                Intent::DeleteComment { task: "Buy milk".to_owned(), comment: "oat".to_owned() },
+            ),
         ] {
             assert_eq!(understood(message), intent, "{message}");
         }
@@ -323,8 +374,31 @@ mod tests {
 
     #[test]
     fn anything_else_is_left_alone() {
-        for message in ["hello", "what is the capital of France?", "create", "create a task", "mark it", "é", "", "I love tasks but I would rather talk about the sea"] {
+        for message in [
+            "hello",
+            "what is the capital of France?",
+            "create",
+            "create a task",
+            "mark it",
+            "é",
+            "",
+            "I love tasks but I would rather talk about the sea",
+        ] {
             assert_eq!(understood(message), Intent::Other, "{message}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_sentence_is_too_strange(words in proptest::collection::vec(
+            proptest::prop_oneof![
+                proptest::sample::select(vec!["create", "task", "to", "tomorrow", "in", "at", "mark", "as", "done", "delete", "the",
+                    "comment", "on", ":", "“", "'", "list", "high priority", "é", "İ", "ß", "next", "friday", "please"]).prop_map(str::to_owned),
+                ".{0,8}",
+            ], 0..12), glue in proptest::sample::select(vec![" ", "", "  ", "\n"])) {
+            if let Intent::Create { title, .. } = understood(&words.join(glue)) {
+                proptest::prop_assert!(!title.trim().is_empty());
+            }
         }
     }
 }

@@ -63,13 +63,19 @@ fn with_task(intent: &Intent, wanted: &str, results: &[Value]) -> Step {
         (Intent::SetStatus { status, .. }, _) => Step::Say(reply::changed(status_verb(*status), title)),
         (Intent::Delete { .. }, []) => Step::Call("delete_task", json!({"task_id": id})),
         (Intent::Delete { .. }, _) => Step::Say(reply::changed("deleted the task", title)),
-        (Intent::AddComment { content, .. }, []) => Step::Call("add_task_comment", json!({"task_id": id, "content": content})),
+        (Intent::AddComment { content, .. }, []) => {
+            Step::Call("add_task_comment", json!({"task_id": id, "content": content}))
+        }
         (Intent::AddComment { .. }, _) => Step::Say(reply::changed("added the comment to", title)),
-        (Intent::ListComments { .. } | Intent::DeleteComment { .. }, []) => Step::Call("list_task_comments", json!({"task_id": id})),
+        (Intent::ListComments { .. } | Intent::DeleteComment { .. }, []) => {
+            Step::Call("list_task_comments", json!({"task_id": id}))
+        }
         (Intent::DeleteComment { comment, .. }, [comments]) => delete_comment(comment, comments),
         (Intent::DeleteComment { .. }, _) => Step::Say(reply::changed("deleted the comment from", title)),
         (Intent::ListComments { .. }, [comments, ..]) => Step::Say(reply::comments(comments, title)),
-        (Intent::Create { .. } | Intent::List { .. } | Intent::DueToday | Intent::Other, _) => Step::Say(reply::introduction()),
+        (Intent::Create { .. } | Intent::List { .. } | Intent::DueToday | Intent::Other, _) => {
+            Step::Say(reply::introduction())
+        }
     }
 }
 
@@ -150,9 +156,13 @@ mod tests {
     #[test]
     fn a_comment_is_looked_up_in_its_task() {
         let intent = Intent::DeleteComment { task: "buy milk".to_owned(), comment: "oat".to_owned() };
-        let comments = json!({"comments": [{"id": "c1", "content": "Oat, not soy"}, {"id": "c2", "content": "two litres"}]});
+        let comments =
+            json!({"comments": [{"id": "c1", "content": "Oat, not soy"}, {"id": "c2", "content": "two litres"}]});
         assert_eq!(next(&intent, &[listed()]), Step::Call("list_task_comments", json!({"task_id": "3"})));
-        assert_eq!(next(&intent, &[listed(), comments.clone()]), Step::Call("delete_task_comment", json!({"comment_id": "c1"})));
+        assert_eq!(
+            next(&intent, &[listed(), comments.clone()]),
+            Step::Call("delete_task_comment", json!({"comment_id": "c1"}))
+        );
         let said = next(&intent, &[listed(), comments, json!({"deleted": "c1"})]);
         assert_eq!(said, Step::Say("I deleted the comment from “Buy milk”.".to_owned()));
     }

@@ -33,7 +33,9 @@ impl Assembly {
         if let Some(usage) = chunk.usage {
             self.usage = Some(Usage { prompt_tokens: usage.prompt_tokens, completion_tokens: usage.completion_tokens });
         }
-        let Some(AnswerChoice { delta, finish_reason }) = chunk.choices.into_iter().next() else { return Ok(String::new()) };
+        let Some(AnswerChoice { delta, finish_reason }) = chunk.choices.into_iter().next() else {
+            return Ok(String::new());
+        };
         let text = self.delta(delta)?;
         if let Some(reason) = finish_reason.filter(|reason| !reason.is_empty()) {
             self.finished = true;
@@ -163,15 +165,19 @@ mod tests {
                 end("tool_calls"),
             ])
             .unwrap();
-            let call = ToolCall { id: "c1".to_owned(), name: "create_task".to_owned(), arguments: arguments.to_owned() };
+            let call =
+                ToolCall { id: "c1".to_owned(), name: "create_task".to_owned(), arguments: arguments.to_owned() };
             assert_eq!(whole.calls, [call]);
         }
     }
 
     #[test]
     fn two_calls_may_be_told_in_turns() {
-        let piece = |index: u32, text: &str| delta(json!({"tool_calls": [{"index": index, "function": {"arguments": text}}]}));
-        let opening = |index: u32, id: &str, name: &str| delta(json!({"tool_calls": [{"index": index, "id": id, "function": {"name": name}}]}));
+        let piece =
+            |index: u32, text: &str| delta(json!({"tool_calls": [{"index": index, "function": {"arguments": text}}]}));
+        let opening = |index: u32, id: &str, name: &str| {
+            delta(json!({"tool_calls": [{"index": index, "id": id, "function": {"name": name}}]}))
+        };
         let whole = assemble([
             opening(0, "a", "list_tasks"),
             opening(1, "b", "delete_task"),
@@ -182,7 +188,8 @@ mod tests {
             end("tool_calls"),
         ])
         .unwrap();
-        let told: Vec<(&str, &str)> = whole.calls.iter().map(|call| (call.name.as_str(), call.arguments.as_str())).collect();
+        let told: Vec<(&str, &str)> =
+            whole.calls.iter().map(|call| (call.name.as_str(), call.arguments.as_str())).collect();
         assert_eq!(told, [("list_tasks", "{}"), ("delete_task", "{\"task_id\":\"1\"}")]);
     }
 
@@ -197,7 +204,8 @@ mod tests {
         .unwrap();
         assert_eq!(whole.calls.len(), 2);
         assert_eq!(whole.calls[0].arguments, "{}");
-        let nameless = assemble([delta(json!({"tool_calls": [{"function": {"name": "x"}}]})), end("tool_calls")]).unwrap();
+        let nameless =
+            assemble([delta(json!({"tool_calls": [{"function": {"name": "x"}}]})), end("tool_calls")]).unwrap();
         assert_eq!(nameless.calls[0].id, "call_0");
     }
 

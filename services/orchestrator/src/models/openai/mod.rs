@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use self::assembly::Assembly;
 use self::wire::{Answer, Refusal};
-use crate::config::Config;
+use crate::config::{Config, is_usable};
 use crate::error::Error;
 use crate::models::{Break, Call, Completion, ModelError, Speaker};
 
@@ -41,11 +41,11 @@ impl OpenAi {
     /// # Errors
     /// [`Error::Config`] for a URL or key that cannot be used, [`Error::Client`] if TLS cannot be set up.
     pub fn new(base: &str, key: Option<SecretString>, config: &Config) -> Result<OpenAi, Error> {
-        let unusable = || Error::Config("OPENAI_BASE_URL must be an http or https URL, such as https://api.openai.com/v1".to_owned());
-        let url = Url::parse(&format!("{base}/chat/completions")).map_err(|_| unusable())?;
-        if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
-            return Err(unusable());
-        }
+        let unusable = || {
+            Error::Config("OPENAI_BASE_URL must be an http or https URL, such as https://api.openai.com/v1".to_owned())
+        };
+        let url =
+            Url::parse(&format!("{base}/chat/completions")).ok().filter(|_| is_usable(base)).ok_or_else(unusable)?;
         let mut headers = HeaderMap::new();
         if let Some(key) = key {
             let mut value = HeaderValue::from_str(&format!("Bearer {}", key.expose_secret().trim()))
@@ -79,7 +79,8 @@ impl OpenAi {
     /// Why there is no complete answer.
     pub async fn ask(&self, call: &Call<'_>, speaker: &mut Speaker) -> Result<Completion, ModelError> {
         let streamed = speaker.is_telling();
-        let body = serde_json::to_vec(&wire::request(call, streamed)).map_err(|_| ModelError::Interrupted(Break::Malformed))?;
+        let body = serde_json::to_vec(&wire::request(call, streamed))
+            .map_err(|_| ModelError::Interrupted(Break::Malformed))?;
         let body = Bytes::from(body);
         let mut begun = false;
         match self.attempt(body.clone(), streamed, speaker, &mut begun).await {
@@ -93,10 +94,17 @@ impl OpenAi {
     }
 
     /// One request. `begun` tells whether any of the answer had come when it failed.
-    async fn attempt(&self, body: Bytes, streamed: bool, speaker: &mut Speaker, begun: &mut bool) -> Result<Completion, ModelError> {
+    async fn attempt(
+        &self,
+        body: Bytes,
+        streamed: bool,
+        speaker: &mut Speaker,
+        begun: &mut bool,
+    ) -> Result<Completion, ModelError> {
         let first = Instant::now() + if streamed { self.first_byte } else { self.plain };
         let accept = if streamed { "text/event-stream, application/json" } else { "application/json" };
-        let request = self.http.post(self.url.clone()).header(CONTENT_TYPE, "application/json").header(ACCEPT, accept).body(body);
+        let request =
+            self.http.post(self.url.clone()).header(CONTENT_TYPE, "application/json").header(ACCEPT, accept).body(body);
         let response = match timeout_at(first, request.send()).await {
             Err(_) => return Err(ModelError::TimedOut),
             Ok(Err(error)) => return Err(unsent(&error)),
@@ -107,34 +115,19 @@ impl OpenAi {
         }
         // What came counts, not what was asked for: some providers never stream, some always do.
         if is_event_stream(&response) {
-            self.streamed(response, first, speaker, begun).await
+            read_events(bounded(response, first, Some(self.idle), self.response_bytes), speaker, begun).await
         } else {
             self.plain(response, first, speaker, begun).await
         }
     }
 
-    async fn streamed(&self, response: Response, first: Instant, speaker: &mut Speaker, begun: &mut bool) -> Result<Completion, ModelError> {
-        let mut events = std::pin::pin!(bounded(response, first, Some(self.idle), self.response_bytes).eventsource());
-        let mut assembly = Assembly::default();
-        while let Some(event) = events.next().await {
-            let event = match event {
-                Ok(event) => event,
-                // The answer was complete; only its formal end is missing.
-                Err(_) if assembly.is_finished() => break,
-                Err(EventStreamError::Transport(error)) => return Err(error),
-                Err(_) => return Err(ModelError::Interrupted(Break::Malformed)),
-            };
-            if event.data.trim() == "[DONE]" {
-                break;
-            }
-            let text = assembly.add(chunk(event.data.as_bytes())?)?;
-            *begun |= assembly.has_begun();
-            speaker.say(&text).await?;
-        }
-        assembly.complete()
-    }
-
-    async fn plain(&self, response: Response, first: Instant, speaker: &mut Speaker, begun: &mut bool) -> Result<Completion, ModelError> {
+    async fn plain(
+        &self,
+        response: Response,
+        first: Instant,
+        speaker: &mut Speaker,
+        begun: &mut bool,
+    ) -> Result<Completion, ModelError> {
         let body = collect(bounded(response, first, None, self.response_bytes)).await?;
         let mut assembly = Assembly::default();
         let text = assembly.add_whole(chunk(&body)?)?;
@@ -149,7 +142,8 @@ impl OpenAi {
         let status = response.status();
         let retry_after = retry_after(response.headers());
         let body = collect(bounded(response, first, None, REFUSAL_BYTES)).await.unwrap_or_default();
-        let code = serde_json::from_slice::<Refusal>(&body).ok().and_then(|refusal| refusal.error.word().map(str::to_owned));
+        let code =
+            serde_json::from_slice::<Refusal>(&body).ok().and_then(|refusal| refusal.error.word().map(str::to_owned));
         match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ModelError::RefusedKey,
             StatusCode::TOO_MANY_REQUESTS => ModelError::Busy { retry_after },
@@ -160,6 +154,32 @@ impl OpenAi {
             status => ModelError::Rejected { status: status.as_u16(), code: code.unwrap_or_default() },
         }
     }
+}
+
+/// Reads server-sent events as they come.
+async fn read_events(
+    bytes: impl Stream<Item = Result<Bytes, ModelError>>,
+    speaker: &mut Speaker,
+    begun: &mut bool,
+) -> Result<Completion, ModelError> {
+    let mut events = std::pin::pin!(bytes.eventsource());
+    let mut assembly = Assembly::default();
+    while let Some(event) = events.next().await {
+        let event = match event {
+            Ok(event) => event,
+            // The answer was complete; only its formal end is missing.
+            Err(_) if assembly.is_finished() => break,
+            Err(EventStreamError::Transport(error)) => return Err(error),
+            Err(_) => return Err(ModelError::Interrupted(Break::Malformed)),
+        };
+        if event.data.trim() == "[DONE]" {
+            break;
+        }
+        let text = assembly.add(chunk(event.data.as_bytes())?)?;
+        *begun |= assembly.has_begun();
+        speaker.say(&text).await?;
+    }
+    assembly.complete()
 }
 
 fn unsent(error: &reqwest::Error) -> ModelError {
@@ -183,7 +203,12 @@ fn chunk(json: &[u8]) -> Result<Answer, ModelError> {
 
 /// The body of an answer: the first bytes until `first`, later ones never more than `idle` apart (None: all of
 /// them until `first`), at most `bytes` in all.
-fn bounded(response: Response, first: Instant, idle: Option<Duration>, bytes: usize) -> impl Stream<Item = Result<Bytes, ModelError>> {
+fn bounded(
+    response: Response,
+    first: Instant,
+    idle: Option<Duration>,
+    bytes: usize,
+) -> impl Stream<Item = Result<Bytes, ModelError>> {
     let start = Some((response, first, bytes));
     stream::unfold(start, move |state| async move {
         let (mut response, deadline, left) = state?;
@@ -211,4 +236,75 @@ async fn collect(pieces: impl Stream<Item = Result<Bytes, ModelError>>) -> Resul
         whole.extend_from_slice(&piece?);
     }
     Ok(whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::{ToolCall, Usage};
+
+    const STREAM: &str = concat!(
+        ": a comment keeps the connection alive\n\n",
+        "data: {\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\r\n\r\n",
+        "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Olá, \"}}]}\n\n",
+        "data:{\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Ána ✓\"}}]}\n\n",
+        "data: {\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":0,\"id\":\"c\",\"function\":{\"name\":\"t\",\"arguments\":\"{\\\"a\"}}]}}]}\n\n",
+        "data: {\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":0,\"function\":{\"arguments\":\"\\\":1}\"}}]}}]}\n\n",
+        "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"tool_calls\"}]}\n\n",
+        "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4}}\n\n",
+        "data: [DONE]\n\n",
+    );
+
+    async fn read(pieces: Vec<Bytes>) -> (Result<Completion, ModelError>, String, bool) {
+        let (mut speaker, mut begun) = (Speaker::collecting(), false);
+        let outcome = read_events(stream::iter(pieces.into_iter().map(Ok)), &mut speaker, &mut begun).await;
+        (outcome, speaker.into_said(), begun)
+    }
+
+    fn whole() -> Completion {
+        let calls = vec![ToolCall { id: "c".to_owned(), name: "t".to_owned(), arguments: "{\"a\":1}".to_owned() }];
+        let usage = Some(Usage { prompt_tokens: 3, completion_tokens: 4 });
+        Completion { text: "Olá, Ána ✓".to_owned(), calls, usage, refused: false }
+    }
+
+    #[tokio::test]
+    async fn a_stream_split_at_any_byte_is_read_the_same() {
+        let bytes = Bytes::from_static(STREAM.as_bytes());
+        for at in 0..=bytes.len() {
+            let (outcome, said, _) = read(vec![bytes.slice(..at), bytes.slice(at..)]).await;
+            assert_eq!((outcome.unwrap(), said), (whole(), whole().text), "split at {at}");
+        }
+        let (outcome, said, _) = read((0..bytes.len()).map(|at| bytes.slice(at..=at)).collect()).await;
+        assert_eq!((outcome.unwrap(), said), (whole(), whole().text));
+    }
+
+    #[tokio::test]
+    async fn a_stream_cut_at_any_byte_before_its_finish_is_no_answer() {
+        let finish = STREAM.find("\"finish_reason\"").unwrap();
+        for at in 0..finish {
+            let (outcome, said, begun) = read(vec![Bytes::from_static(&STREAM.as_bytes()[..at])]).await;
+            // In the middle of a character it looks malformed.
+            assert!(matches!(outcome, Err(ModelError::Interrupted(Break::Cut | Break::Malformed))), "cut at {at}");
+            assert!(whole().text.starts_with(&said));
+            assert!(begun || said.is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_the_dialect_is_malformed() {
+        for text in ["data: {\"choices\":7}\n\n", "data: hello\n\n", "data: {\n\n"] {
+            let (outcome, _, _) = read(vec![Bytes::from_static(text.as_bytes())]).await;
+            assert_eq!(outcome, Err(ModelError::Interrupted(Break::Malformed)), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_unusable_url_or_key_is_refused_at_start() {
+        for url in ["127.0.0.1:80/v1", "ftp://example.test/v1", "http://", ""] {
+            assert!(matches!(OpenAi::new(url, None, &Config::default()), Err(Error::Config(_))), "{url}");
+        }
+        let key = Some(SecretString::from("a\nb"));
+        let Err(refused) = OpenAi::new("http://127.0.0.1:1/v1", key, &Config::default()) else { panic!("accepted") };
+        assert!(!refused.to_string().contains('\n'));
+    }
 }

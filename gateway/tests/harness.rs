@@ -1,0 +1,558 @@
+//! An edge with a service behind it, all in this process, and the clients that call it.
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes};
+use http::{HeaderMap, Method, Request, Response, Uri};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use prost_reflect::prost::Message as _;
+use prost_reflect::{DescriptorPool, DynamicMessage, Value};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_stream::{Stream, StreamExt};
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::{Code, Status};
+use tonic_types::ErrorDetails;
+use weft_auth::{AUDIENCE, Claims, ISSUER, Signer};
+use weft_core::{Clock, Reason};
+use weft_gateway::Config;
+use weft_product::Products;
+use weft_proto::billing::v1 as billing;
+use weft_proto::billing::v1::entitlement_service_server::{EntitlementService, EntitlementServiceServer};
+use weft_proto::identity::v1 as identity;
+use weft_proto::identity::v1::key_service_server::{KeyService, KeyServiceServer};
+use weft_runtime::{Mesh, MeshConfig, Shutdown};
+use weft_testing::eventually;
+
+/// Requests a minute of the user `limited`.
+pub const LIMITED: i64 = 5;
+
+/// A running edge.
+pub struct Edge {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Headers of every call that reached the shop.
+    pub seen: Seen,
+    /// Ends it.
+    pub shutdown: Shutdown,
+    /// The mesh of the edge, for what it says of itself.
+    pub served: tokio::task::JoinHandle<Result<(), weft_gateway::Error>>,
+    signer: Signer,
+    descriptors: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+/// Headers of calls, in order, by path.
+pub type Seen = Arc<Mutex<Vec<(String, HeaderMap)>>>;
+
+/// An HTTP answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Answer {
+    pub fn text(&self) -> String {
+        String::from_utf8(self.body.to_vec()).unwrap()
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// `code` of the error.
+    pub fn code(&self) -> String {
+        self.json()["error"]["code"].as_str().unwrap_or_else(|| panic!("not an error: {self:?}")).to_owned()
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+impl Edge {
+    /// An edge with a shop behind it.
+    pub async fn start() -> Edge {
+        Edge::with(|_config| {}).await
+    }
+
+    /// The same with settings of its own.
+    pub async fn with(change: impl FnOnce(&mut Config)) -> Edge {
+        let seen = Seen::default();
+        let shop = listen().await;
+        let at = shop.local_addr().unwrap();
+        tokio::spawn(serve_shop(shop, seen.clone()));
+        Edge::before(at, seen, change).await
+    }
+
+    /// An edge before a shop at this address.
+    pub async fn before(shop: SocketAddr, seen: Seen, change: impl FnOnce(&mut Config)) -> Edge {
+        let signer = Signer::from_seed("k1".to_owned(), &[7; 32]);
+        let mesh_listener = listen().await;
+        let mesh_at = mesh_listener.local_addr().unwrap();
+        tokio::spawn(serve_mesh(mesh_listener, signer.jwk()));
+        let folder = tempfile::tempdir().unwrap();
+        let descriptors = folder.path().join("shop.binpb");
+        std::fs::write(&descriptors, descriptor_set()).unwrap();
+        let mut config = Config {
+            weft_edge_upstreams: format!("shop=http://{shop}"),
+            weft_edge_descriptors: Some(descriptors.clone()),
+            weft_edge_anonymous_per_minute: 100_000,
+            ..Config::default()
+        };
+        change(&mut config);
+        let url = format!("http://{mesh_at}");
+        let mesh = MeshConfig {
+            weft_service_secret: Some("a secret of at least thirty-two bytes".to_owned().into()),
+            weft_identity_url: url.clone(),
+            weft_billing_url: url.clone(),
+            weft_orchestrator_url: url,
+            weft_drain_ms: 3_000,
+            ..MeshConfig::default()
+        };
+        let shutdown = Shutdown::new();
+        let mesh = Mesh::new("gateway", mesh, Clock::System, shutdown.clone());
+        let listener = listen().await;
+        let address = listener.local_addr().unwrap();
+        let served = tokio::spawn(weft_gateway::serve(config, mesh, Arc::new(Products::builtin()), listener));
+        let edge = Edge { address, seen, shutdown, served, signer, descriptors, _folder: folder };
+        eventually("the edge serving", Duration::from_secs(10), || async { edge.try_get("/health").await.is_some() })
+            .await;
+        edge
+    }
+
+    /// The file that describes the shop.
+    pub fn descriptors(&self) -> &Path {
+        &self.descriptors
+    }
+
+    /// A token of `user` in adiuva.
+    pub fn token(&self, user: &str) -> String {
+        self.token_of(user, "adiuva")
+    }
+
+    pub fn token_of(&self, user: &str, product: &str) -> String {
+        let now = Clock::System.now_ms() / 1000;
+        self.signer.mint(&Claims {
+            iss: ISSUER.to_owned(),
+            aud: AUDIENCE.to_owned(),
+            sub: user.to_owned(),
+            prd: product.to_owned(),
+            sid: format!("session of {user}"),
+            email: String::new(),
+            roles: Vec::new(),
+            iat: now - 1,
+            exp: now + 600,
+        })
+    }
+
+    async fn try_get(&self, path: &str) -> Option<Answer> {
+        let request = Request::get(self.url(path)).body(Full::default()).unwrap();
+        send(request).await
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// Any request with these headers.
+    pub async fn call(&self, method: Method, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
+        let mut request = Request::builder().method(method).uri(self.url(path));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        send(request.body(Full::new(body.into())).unwrap()).await.unwrap_or_else(|| panic!("no answer to {path}"))
+    }
+
+    /// GET as the user `ana`.
+    pub async fn get(&self, path: &str) -> Answer {
+        self.call(Method::GET, path, &[("authorization", &format!("Bearer {}", self.token("ana")))], "").await
+    }
+
+    /// POST of JSON as the user `ana`.
+    pub async fn post(&self, path: &str, body: impl Into<Bytes>) -> Answer {
+        let bearer = format!("Bearer {}", self.token("ana"));
+        self.call(Method::POST, path, &[("authorization", &bearer), ("content-type", "application/json")], body).await
+    }
+
+    /// A grpc-web call of the shop as `ana`: the status of the answer, its messages, its trailers.
+    pub async fn web(&self, text: bool, rpc: &str, message: &[u8]) -> (Vec<Bytes>, HashMap<String, String>) {
+        use base64::Engine;
+        use base64::engine::general_purpose::STANDARD;
+        let bearer = format!("Bearer {}", self.token("ana"));
+        let kind = if text { "application/grpc-web-text+proto" } else { "application/grpc-web+proto" };
+        let mut body = frame(message);
+        if text {
+            body = STANDARD.encode(&body).into();
+        }
+        let answer = self
+            .call(
+                Method::POST,
+                &format!("/shop.v1.ShopService/{rpc}"),
+                &[("authorization", &bearer), ("content-type", kind), ("x-grpc-web", "1")],
+                body,
+            )
+            .await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(answer.header("content-type"), kind);
+        let mut bytes = answer.body.clone();
+        if text {
+            // Padded at every flush: decoded part by part.
+            let parts = answer.body.chunks(4).map(|part| STANDARD.decode(part).unwrap());
+            bytes = parts.flatten().collect::<Vec<u8>>().into();
+        }
+        let mut trailers: HashMap<String, String> = answer
+            .headers
+            .iter()
+            .filter(|(name, _)| name.as_str().starts_with("grpc-"))
+            .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
+            .collect();
+        let mut messages = Vec::new();
+        while bytes.has_remaining() {
+            let flag = bytes.get_u8();
+            let length = bytes.get_u32() as usize;
+            let part = bytes.split_to(length);
+            if flag == 0 {
+                assert!(trailers.is_empty(), "a message behind the trailers");
+                messages.push(part);
+            } else {
+                assert_eq!(flag, 0x80);
+                let lines = String::from_utf8(part.to_vec()).unwrap();
+                trailers.extend(
+                    lines
+                        .lines()
+                        .map(|line| line.split_once(':').unwrap())
+                        .map(|(name, value)| (name.to_owned(), value.to_owned())),
+                );
+            }
+        }
+        (messages, trailers)
+    }
+
+    /// A native gRPC client with the raw bytes of messages.
+    pub async fn grpc(&self) -> tonic::client::Grpc<tonic::transport::Channel> {
+        let channel = tonic::transport::Endpoint::from_shared(self.url("")).unwrap().connect().await.unwrap();
+        tonic::client::Grpc::new(channel).max_decoding_message_size(usize::MAX)
+    }
+
+    /// A request of `ana` for a native client.
+    pub fn signed<T>(&self, message: T) -> tonic::Request<T> {
+        let mut request = tonic::Request::new(message);
+        request.metadata_mut().insert("authorization", format!("Bearer {}", self.token("ana")).parse().unwrap());
+        request
+    }
+
+    /// Bytes on a connection of their own; what comes back until it is closed, or until `patience` is over.
+    pub async fn wire(&self, bytes: &[u8], patience: Duration) -> (String, bool) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(bytes).await.unwrap();
+        let mut back = Vec::new();
+        let closed = tokio::time::timeout(patience, stream.read_to_end(&mut back)).await.is_ok();
+        (String::from_utf8_lossy(&back).into_owned(), closed)
+    }
+}
+
+async fn send(request: Request<Full<Bytes>>) -> Option<Answer> {
+    let uri: &Uri = request.uri();
+    let authority = uri.authority().unwrap().to_string();
+    let stream = TcpStream::connect(&authority).await.ok()?;
+    let (mut client, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
+    tokio::spawn(connection);
+    let (mut parts, body) = request.into_parts();
+    parts.headers.entry("host").or_insert(authority.parse().unwrap());
+    parts.uri = parts.uri.path_and_query().unwrap().to_string().parse().unwrap();
+    let answer = client.send_request(Request::from_parts(parts, body)).await.ok()?;
+    let (head, body) = answer.into_parts();
+    Some(Answer { status: head.status.as_u16(), headers: head.headers, body: body.collect().await.ok()?.to_bytes() })
+}
+
+pub fn frame(message: &[u8]) -> Bytes {
+    let mut frame = Vec::with_capacity(5 + message.len());
+    frame.put_u8(0);
+    frame.put_u32(message.len() as u32);
+    frame.put_slice(message);
+    frame.into()
+}
+
+pub async fn listen() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").await.unwrap()
+}
+
+/// The shop's descriptors, as an operator would give them.
+pub fn descriptor_set() -> &'static [u8] {
+    static SET: OnceLock<Vec<u8>> = OnceLock::new();
+    SET.get_or_init(compile)
+}
+
+fn compile() -> Vec<u8> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut compiler = protox::Compiler::new([here.join("tests/proto"), here.join("../proto")]).unwrap();
+    compiler.include_imports(true).open_file("shop/v1/shop.proto").unwrap();
+    compiler.encode_file_descriptor_set()
+}
+
+pub fn pool() -> DescriptorPool {
+    static POOL: OnceLock<DescriptorPool> = OnceLock::new();
+    POOL.get_or_init(|| DescriptorPool::decode(descriptor_set()).unwrap()).clone()
+}
+
+/// The wire bytes of a message of the shop, from JSON.
+pub fn message(name: &str, json: serde_json::Value) -> Vec<u8> {
+    let descriptor = pool().get_message_by_name(name).unwrap();
+    DynamicMessage::deserialize(descriptor, json).unwrap().encode_to_vec()
+}
+
+/// A message of the shop as JSON.
+pub fn to_json(name: &str, wire: &[u8]) -> serde_json::Value {
+    let descriptor = pool().get_message_by_name(name).unwrap();
+    let message = DynamicMessage::decode(descriptor, wire).unwrap();
+    let options = prost_reflect::SerializeOptions::new()
+        .use_proto_field_name(true)
+        .stringify_64_bit_integers(false)
+        .skip_default_fields(false);
+    message.serialize_with_options(serde_json::value::Serializer, &options).unwrap()
+}
+
+/// Messages as bytes.
+#[derive(Clone, Copy, Default)]
+pub struct Raw;
+
+impl Codec for Raw {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Raw;
+    type Decoder = Raw;
+    fn encoder(&mut self) -> Raw {
+        Raw
+    }
+    fn decoder(&mut self) -> Raw {
+        Raw
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+    fn encode(&mut self, item: Bytes, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        out.put(item);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
+    }
+}
+
+/// Serves the shop until its runtime ends.
+pub async fn serve_shop(listener: TcpListener, seen: Seen) {
+    let pool = pool();
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        let (pool, seen) = (pool.clone(), seen.clone());
+        let service = hyper::service::service_fn(move |request| shop(pool.clone(), seen.clone(), request));
+        tokio::spawn(
+            hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                .serve_connection(TokioIo::new(stream), service),
+        );
+    }
+}
+
+async fn shop(
+    pool: DescriptorPool,
+    seen: Seen,
+    request: Request<Incoming>,
+) -> Result<Response<tonic::body::Body>, Infallible> {
+    let path = request.uri().path().to_owned();
+    seen.lock().unwrap().push((path.clone(), request.headers().clone()));
+    let rpc = path.rsplit('/').next().unwrap().to_owned();
+    let mut grpc = tonic::server::Grpc::new(Raw).max_decoding_message_size(usize::MAX);
+    let response = match rpc.as_str() {
+        "Watch" | "RawStream" => {
+            let stream = tower::service_fn(move |request: tonic::Request<Bytes>| {
+                let outcome = watch(&pool, rpc == "RawStream", &request.into_inner());
+                async move { outcome.map(tonic::Response::new) }
+            });
+            grpc.server_streaming(stream, request).await
+        }
+        "Sum" => {
+            let sum = tower::service_fn(move |request: tonic::Request<tonic::Streaming<Bytes>>| {
+                let tick = pool.get_message_by_name("shop.v1.Tick").unwrap();
+                async move {
+                    let (mut total, mut stream) = (0, request.into_inner());
+                    while let Some(message) = stream.next().await {
+                        let message = DynamicMessage::decode(tick.clone(), message?).unwrap();
+                        total += message.get_field_by_name("number").unwrap().as_i64().unwrap();
+                    }
+                    let mut answer = DynamicMessage::new(tick);
+                    answer.set_field_by_name("number", Value::I64(total));
+                    Ok(tonic::Response::new(Bytes::from(answer.encode_to_vec())))
+                }
+            });
+            grpc.client_streaming(sum, request).await
+        }
+        _ => {
+            let one = tower::service_fn(move |request: tonic::Request<Bytes>| {
+                let outcome = unary(&pool, &rpc, request.into_inner());
+                async move { outcome.map(tonic::Response::new) }
+            });
+            grpc.unary(one, request).await
+        }
+    };
+    Ok(response)
+}
+
+fn unary(pool: &DescriptorPool, rpc: &str, message: Bytes) -> Result<Bytes, Status> {
+    let service = pool.get_service_by_name("shop.v1.ShopService").unwrap();
+    let method =
+        service.methods().find(|method| method.name() == rpc).ok_or_else(|| Status::unimplemented("no such rpc"))?;
+    let request = DynamicMessage::decode(method.input(), message.clone())
+        .map_err(|_error| Reason::InvalidArgument.status("not a message"))?;
+    let mut answer = DynamicMessage::new(method.output());
+    match rpc {
+        // The same message back.
+        "Echo" | "PutOrder" | "Search" | "Items" | "Raw" => return Ok(message),
+        "Price" => {
+            answer = request;
+            answer.set_field_by_name("total_micros", Value::I64(9_007_199_254_740_993));
+            answer.set_field_by_name("status", Value::EnumNumber(2));
+        }
+        "GetOrder" | "Newest" => {
+            let text = |name: &str| request.get_field_by_name(name).unwrap().as_str().unwrap().to_owned();
+            answer.set_field_by_name("order_id", Value::String(format!("{rpc}:{}:{}", text("order_id"), text("name"))));
+            answer.set_field_by_name("customer", request.get_field_by_name("customer").unwrap().into_owned());
+        }
+        "Hello" => answer.set_field_by_name("number", Value::I64(1)),
+        "Fail" => return Err(failure(&request)),
+        _ => {}
+    }
+    Ok(answer.encode_to_vec().into())
+}
+
+fn failure(request: &DynamicMessage) -> Status {
+    let number = |name: &str| {
+        request
+            .get_field_by_name(name)
+            .unwrap()
+            .as_i32()
+            .map_or_else(|| request.get_field_by_name(name).unwrap().as_i64().unwrap(), i64::from)
+    };
+    let reason = request.get_field_by_name("reason").unwrap().as_str().unwrap().to_owned();
+    match Reason::from_name(&reason) {
+        Some(reason) => {
+            let wait = Duration::from_millis(u64::try_from(number("retry_after_ms")).unwrap());
+            let details = if wait.is_zero() { ErrorDetails::new() } else { ErrorDetails::with_retry_info(Some(wait)) };
+            reason.status_with("told “so”", details)
+        }
+        None => Status::new(Code::from_i32(i32::try_from(number("code")).unwrap()), "told so"),
+    }
+}
+
+type Messages = Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
+
+fn watch(pool: &DescriptorPool, raw: bool, request: &[u8]) -> Result<Messages, Status> {
+    let request = DynamicMessage::decode(pool.get_message_by_name("shop.v1.WatchRequest").unwrap(), request).unwrap();
+    let number = |name: &str| request.get_field_by_name(name).unwrap().as_i32().unwrap();
+    let (count, fail_after) = (number("count"), number("fail_after"));
+    if count < 0 {
+        return Err(Reason::InvalidArgument.status("count must not be negative"));
+    }
+    let pool = pool.clone();
+    let message = move |index: i32| {
+        let mut message = DynamicMessage::new(
+            pool.get_message_by_name(if raw { "google.api.HttpBody" } else { "shop.v1.Tick" }).unwrap(),
+        );
+        if raw {
+            message.set_field_by_name("content_type", Value::String("text/csv".to_owned()));
+            message.set_field_by_name("data", Value::Bytes(format!("{index}\n").into()));
+        } else {
+            message.set_field_by_name("number", Value::I64(i64::from(index)));
+        }
+        Bytes::from(message.encode_to_vec())
+    };
+    let given = if fail_after > 0 { fail_after } else { count };
+    let messages = tokio_stream::iter((1..=given).map(move |index| Ok(message(index))));
+    if fail_after > 0 {
+        let error = Reason::ProviderStreamInterrupted.status("the provider broke off");
+        return Ok(Box::pin(messages.chain(tokio_stream::once(Err(error)))));
+    }
+    if request.get_field_by_name("hang").unwrap().as_bool().unwrap() {
+        return Ok(Box::pin(messages.chain(tokio_stream::pending())));
+    }
+    Ok(Box::pin(messages))
+}
+
+/// Identity's keys and billing's entitlements.
+async fn serve_mesh(listener: TcpListener, jwk: identity::Jwk) {
+    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
+    tonic::transport::Server::builder()
+        .add_service(KeyServiceServer::new(Keys(jwk)))
+        .add_service(EntitlementServiceServer::new(Plans))
+        .add_service(health)
+        .serve_with_incoming(incoming)
+        .await
+        .unwrap();
+}
+
+struct Keys(identity::Jwk);
+
+#[tonic::async_trait]
+impl KeyService for Keys {
+    async fn get_jwks(
+        &self,
+        _request: tonic::Request<identity::GetJwksRequest>,
+    ) -> Result<tonic::Response<identity::Jwks>, Status> {
+        Ok(tonic::Response::new(identity::Jwks { keys: vec![self.0.clone()] }))
+    }
+
+    async fn list_revocations(
+        &self,
+        _request: tonic::Request<identity::ListRevocationsRequest>,
+    ) -> Result<tonic::Response<identity::ListRevocationsResponse>, Status> {
+        Ok(tonic::Response::new(identity::ListRevocationsResponse {
+            revocations: Vec::new(),
+            next_page_token: "0".to_owned(),
+        }))
+    }
+}
+
+struct Plans;
+
+#[tonic::async_trait]
+impl EntitlementService for Plans {
+    async fn get_entitlements(
+        &self,
+        request: tonic::Request<billing::GetEntitlementsRequest>,
+    ) -> Result<tonic::Response<billing::Entitlements>, Status> {
+        let request = request.into_inner();
+        let requests_per_minute = (request.user_id == "limited").then_some(LIMITED);
+        Ok(tonic::Response::new(billing::Entitlements {
+            product: request.product,
+            user_id: request.user_id,
+            plan: "free".to_owned(),
+            requests_per_minute,
+            ..Default::default()
+        }))
+    }
+
+    async fn check_feature(
+        &self,
+        _request: tonic::Request<billing::CheckFeatureRequest>,
+    ) -> Result<tonic::Response<billing::CheckFeatureResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+}

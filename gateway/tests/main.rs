@@ -1,0 +1,15 @@
+//! The edge from outside: an edge, the services behind it and its clients in one process, over real sockets.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test may fail loudly, and its servers end with it"
+)]
+
+mod access;
+mod connections;
+mod grpc;
+mod harness;
+mod json;
+mod paths;
+mod streams;
