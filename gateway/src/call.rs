@@ -27,7 +27,7 @@ impl Answer {
         if code_of(&self.trailers) == tonic::Code::Ok {
             return None;
         }
-        Some(Status::from_header_map(&self.trailers).unwrap_or_else(|| broken()))
+        Some(Status::from_header_map(&self.trailers).unwrap_or_else(broken))
     }
 }
 

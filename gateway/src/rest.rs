@@ -67,7 +67,7 @@ pub async fn rest(
 /// What became of a request.
 enum Made {
     Whole(Response<EdgeBody>),
-    Stream(HeaderMap, Stream),
+    Stream(HeaderMap, Box<Stream>),
 }
 
 async fn answer(edge: &Edge, call: &Call<'_>, parts: &mut Parts, body: &mut Option<Incoming>) -> Result<Made, Status> {
@@ -84,7 +84,7 @@ async fn answer(edge: &Edge, call: &Call<'_>, parts: &mut Parts, body: &mut Opti
         }
         let headers = outward(&reply.head.headers);
         let relay = Relay::new(reply, method.upstream.clone(), deadline, None);
-        return Ok(Made::Stream(headers, Stream::begin(edge, call, relay).await?));
+        return Ok(Made::Stream(headers, Box::new(Stream::begin(edge, call, relay).await?)));
     }
     let answer = unary(method, &parts.headers, frame, deadline, edge.limits.response_bytes).await?;
     if let Some(status) = answer.error() {

@@ -469,8 +469,10 @@ fn put_key(out: &mut Vec<u8>, kind: Kind, key: &str) -> Result<(), &'static str>
             out.extend_from_slice(key.as_bytes());
             Ok(())
         }
-        (Kind::Bool, "true") => Ok(out.push(1)),
-        (Kind::Bool, "false") => Ok(out.push(0)),
+        (Kind::Bool, "true" | "false") => {
+            out.push(u8::from(key == "true"));
+            Ok(())
+        }
         _ => put_number_text(out, kind, key),
     }
 }
@@ -488,9 +490,10 @@ impl<'de> Visitor<'de> for StructBody<'_, '_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let reading = self.0;
         reading.deeper()?;
-        reading.sink(2)?;
         let mut seen = HashSet::new();
         while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
+            // The entry and the value in it.
+            reading.sink(2)?;
             put_tag(&mut reading.out, 1, BYTES);
             let entry = open(&mut reading.out);
             super::put_bytes_field(&mut reading.out, 1, key.as_bytes());
@@ -499,11 +502,11 @@ impl<'de> Visitor<'de> for StructBody<'_, '_> {
             map.next_value_seed(AnyValue(reading))?;
             close(&mut reading.out, value);
             close(&mut reading.out, entry);
+            reading.surface(2);
             if let Some(key) = seen.replace(key) {
                 return Err(A::Error::custom(format_args!("the key `{key}` is given twice")));
             }
         }
-        reading.surface(2);
         reading.depth -= 1;
         Ok(())
     }

@@ -410,8 +410,10 @@ impl Writing<'_> {
     }
 }
 
+type Entry<'w> = (Option<&'w [u8]>, Option<&'w [u8]>);
+
 /// Key (1) and value (2) of a map's entry, as they stand on the wire.
-fn entry(wire: &[u8]) -> Result<(Option<&[u8]>, Option<&[u8]>), WireError> {
+fn entry(wire: &[u8]) -> Result<Entry<'_>, WireError> {
     let mut reader = Reader::new(wire);
     let (mut key, mut value) = (None, None);
     while !reader.is_empty() {

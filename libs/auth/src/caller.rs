@@ -45,26 +45,15 @@ impl Caller {
             user: None,
             service: None,
             request_id,
-            deadline: text("grpc-timeout")
-                .and_then(parse_timeout)
-                .and_then(|left| Instant::now().checked_add(left)),
+            deadline: text("grpc-timeout").and_then(parse_timeout).and_then(|left| Instant::now().checked_add(left)),
             bearer: None,
         }
     }
 
     /// Adds the user, whose verified token the headers carry.
     pub(crate) fn signed_in(self, user: Arc<Claims>, headers: &HeaderMap) -> Caller {
-        let product = if self.product.is_empty() {
-            user.prd.as_str().into()
-        } else {
-            self.product
-        };
-        Caller {
-            product,
-            user: Some(user),
-            bearer: headers.get(AUTHORIZATION).cloned(),
-            ..self
-        }
+        let product = if self.product.is_empty() { user.prd.as_str().into() } else { self.product };
+        Caller { product, user: Some(user), bearer: headers.get(AUTHORIZATION).cloned(), ..self }
     }
 
     /// The caller of a request that came through [`crate::GuardLayer`].
@@ -79,9 +68,7 @@ impl Caller {
     ///
     /// Errors: UNAUTHENTICATED if nobody is.
     pub fn user(&self) -> Result<&Claims, Status> {
-        self.user
-            .as_deref()
-            .ok_or_else(|| Reason::Unauthenticated.status("sign in and send the access token"))
+        self.user.as_deref().ok_or_else(|| Reason::Unauthenticated.status("sign in and send the access token"))
     }
 
     /// A request to another service on behalf of this caller: it carries the user's token, the request id, the
@@ -93,10 +80,7 @@ impl Caller {
             bearer.set_sensitive(true);
             headers.insert(AUTHORIZATION, bearer);
         }
-        for (name, text) in [
-            (PRODUCT_HEADER, &self.product),
-            (REQUEST_ID_HEADER, &self.request_id),
-        ] {
+        for (name, text) in [(PRODUCT_HEADER, &self.product), (REQUEST_ID_HEADER, &self.request_id)] {
             // What came as a header can leave as one.
             if let (false, Ok(value)) = (text.is_empty(), HeaderValue::from_str(text)) {
                 headers.insert(HeaderName::from_static(name), value);
@@ -125,8 +109,7 @@ impl fmt::Debug for Caller {
 /// The value of a `grpc-timeout` header: at most 8 digits and a unit.
 fn parse_timeout(text: &str) -> Option<Duration> {
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if number.is_empty() || number.len() > 8 || !number.bytes().all(|digit| digit.is_ascii_digit())
-    {
+    if number.is_empty() || number.len() > 8 || !number.bytes().all(|digit| digit.is_ascii_digit()) {
         return None;
     }
     let number: u64 = number.parse().ok()?;

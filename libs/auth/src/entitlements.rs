@@ -42,46 +42,29 @@ impl Entitlements {
             .eviction_policy(EvictionPolicy::lru())
             .time_to_live(MAX_AGE)
             .build();
-        Entitlements {
-            client,
-            clock,
-            answers,
-        }
+        Entitlements { client, clock, answers }
     }
 
     /// What the plan of an account allows. Concurrent calls for one account share one question to billing.
     ///
     /// Errors: NOT_FOUND if billing does not know the product; UNAVAILABLE if billing cannot be asked.
-    pub async fn of(
-        &self,
-        product: &str,
-        user_id: &str,
-    ) -> Result<Arc<billing::Entitlements>, Status> {
+    pub async fn of(&self, product: &str, user_id: &str) -> Result<Arc<billing::Entitlements>, Status> {
         let key = (product.to_owned(), user_id.to_owned());
         let now = Moment::now(&self.clock);
         let old = |answer: &Answer| answer.result.is_err() || now.since(answer.asked) >= MAX_AGE;
-        let entry = self
-            .answers
-            .entry_by_ref(&key)
-            .or_insert_with_if(self.ask(product, user_id, now), old)
-            .await;
+        let entry = self.answers.entry_by_ref(&key).or_insert_with_if(self.ask(product, user_id, now), old).await;
         entry.into_value().result
     }
 
     async fn ask(&self, product: &str, user_id: &str, asked: Moment) -> Answer {
-        let message = billing::GetEntitlementsRequest {
-            product: product.into(),
-            user_id: user_id.into(),
-        };
+        let message = billing::GetEntitlementsRequest { product: product.into(), user_id: user_id.into() };
         let mut request = tonic::Request::new(message);
         request.set_timeout(TIMEOUT);
         let result = match timeout(TIMEOUT, self.client.clone().get_entitlements(request)).await {
             Ok(Ok(answer)) => Ok(Arc::new(answer.into_inner())),
             Ok(Err(status)) if status.code() == Code::NotFound => Err(status),
             Ok(Err(status)) => Err(unavailable(status)),
-            Err(_) => Err(unavailable(Status::deadline_exceeded(
-                "billing did not answer in time",
-            ))),
+            Err(_) => Err(unavailable(Status::deadline_exceeded("billing did not answer in time"))),
         };
         Answer { asked, result }
     }

@@ -8,10 +8,7 @@ use weft_core::Reason;
 
 use crate::policy::is_open;
 use crate::verifier::not_valid;
-use crate::{
-    Access, Caller, Claims, Entitlements, Policies, Policy, SERVICE_TOKEN_HEADER, ServiceKey,
-    Verifier,
-};
+use crate::{Access, Caller, Claims, Entitlements, Policies, Policy, SERVICE_TOKEN_HEADER, ServiceKey, Verifier};
 
 /// The role that [`Access::Admin`] asks for.
 const ADMIN: &str = "admin";
@@ -28,31 +25,20 @@ pub struct Guard {
 impl Guard {
     /// A guard that knows users but no services and no plans.
     pub fn new(policies: Arc<Policies>, verifier: Verifier) -> Guard {
-        Guard {
-            policies,
-            verifier,
-            service_key: None,
-            entitlements: None,
-        }
+        Guard { policies, verifier, service_key: None, entitlements: None }
     }
 
     /// Adds the key that the tokens of other services are checked with. Without it no service is let in.
     #[must_use]
     pub fn with_service_key(self, key: ServiceKey) -> Guard {
-        Guard {
-            service_key: Some(key),
-            ..self
-        }
+        Guard { service_key: Some(key), ..self }
     }
 
     /// Adds the entitlements that features are looked up in. Without them no RPC that needs a feature can be
     /// called.
     #[must_use]
     pub fn with_entitlements(self, entitlements: Entitlements) -> Guard {
-        Guard {
-            entitlements: Some(entitlements),
-            ..self
-        }
+        Guard { entitlements: Some(entitlements), ..self }
     }
 
     /// The policies that this guard enforces.
@@ -69,10 +55,7 @@ impl Guard {
         if is_open(path) {
             return Ok(Caller::unknown(headers));
         }
-        let policy = self
-            .policies
-            .get(path)
-            .ok_or_else(|| Reason::Unimplemented.status("there is no such rpc"))?;
+        let policy = self.policies.get(path).ok_or_else(|| Reason::Unimplemented.status("there is no such rpc"))?;
         let mut caller = Caller::unknown(headers);
         caller.service = self.service(headers).unwrap_or_default();
         match policy.access {
@@ -91,12 +74,7 @@ impl Guard {
         }
     }
 
-    async fn admit_user(
-        &self,
-        policy: &Policy,
-        caller: Caller,
-        headers: &HeaderMap,
-    ) -> Result<Caller, Status> {
+    async fn admit_user(&self, policy: &Policy, caller: Caller, headers: &HeaderMap) -> Result<Caller, Status> {
         let user = self.user(headers).await?.ok_or_else(no_token)?;
         if !fits(&caller, &user) {
             return Err(product_mismatch());
@@ -111,21 +89,12 @@ impl Guard {
     }
 
     /// The user's token may have expired while the service worked for them; then the service calls for itself.
-    async fn admit_service(
-        &self,
-        policy: &Policy,
-        caller: Caller,
-        headers: &HeaderMap,
-    ) -> Result<Caller, Status> {
+    async fn admit_service(&self, policy: &Policy, caller: Caller, headers: &HeaderMap) -> Result<Caller, Status> {
         let Some(service) = &caller.service else {
             // Why exactly: a service token that is not valid, a user, nobody.
             self.service(headers)?;
             let user = self.user(headers).await?;
-            return Err(if user.is_some() {
-                only_services()
-            } else {
-                no_service_token()
-            });
+            return Err(if user.is_some() { only_services() } else { no_service_token() });
         };
         if !policy.callers.iter().any(|name| **name == **service) {
             return Err(only_services());
@@ -139,20 +108,14 @@ impl Guard {
 
     async fn check_feature(&self, feature: &str, user: &Claims) -> Result<(), Status> {
         let Some(entitlements) = &self.entitlements else {
-            tracing::error!(
-                feature,
-                "an rpc needs a feature and this server was built without entitlements"
-            );
+            tracing::error!(feature, "an rpc needs a feature and this server was built without entitlements");
             return Err(Reason::Internal.status("something went wrong on our side"));
         };
         let plan = entitlements.of(&user.prd, &user.sub).await?;
         if plan.features.get(feature).copied().unwrap_or(false) {
             return Ok(());
         }
-        let message = format!(
-            "the plan {} does not include {feature}, choose one that does",
-            plan.plan
-        );
+        let message = format!("the plan {} does not include {feature}, choose one that does", plan.plan);
         Err(Reason::FeatureNotInPlan.status(message))
     }
 
@@ -161,11 +124,7 @@ impl Guard {
         let Some(header) = headers.get(AUTHORIZATION) else {
             return Ok(None);
         };
-        let token = header
-            .to_str()
-            .ok()
-            .and_then(bearer)
-            .ok_or_else(not_valid)?;
+        let token = header.to_str().ok().and_then(bearer).ok_or_else(not_valid)?;
         self.verifier.verify(token).await.map(Some)
     }
 
@@ -189,9 +148,7 @@ fn fits(caller: &Caller, user: &Claims) -> bool {
 /// The token of `Bearer <token>`; the scheme in any case, as RFC 9110 has it.
 fn bearer(header: &str) -> Option<&str> {
     let (scheme, token) = header.split_once(' ')?;
-    scheme
-        .eq_ignore_ascii_case("bearer")
-        .then(|| token.trim_matches(' '))
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_matches(' '))
 }
 
 fn no_token() -> Status {
@@ -207,6 +164,5 @@ fn only_services() -> Status {
 }
 
 fn product_mismatch() -> Status {
-    Reason::ProductMismatch
-        .status("the access token belongs to another product, sign in to this one")
+    Reason::ProductMismatch.status("the access token belongs to another product, sign in to this one")
 }

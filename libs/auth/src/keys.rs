@@ -90,11 +90,7 @@ impl Keys {
     /// While identity is away the cached keys go on working; while it answers, a key that it no longer
     /// lists is refused after at most 10 min.
     pub fn remote(client: KeyServiceClient<Channel>) -> Keys {
-        Keys(Source::Remote(Arc::new(Remote {
-            client,
-            held: Arc::default(),
-            flight: Mutex::default(),
-        })))
+        Keys(Source::Remote(Arc::new(Remote { client, held: Arc::default(), flight: Mutex::default() })))
     }
 
     /// Keys that never change: identity's own. A key that is not a usable Ed25519 key is left out.
@@ -128,11 +124,7 @@ impl Keys {
             remote.fetch(Moment::now(clock), Wait::Always).await;
         }
         let set = self.held().ok_or(NoKey::Unavailable)?;
-        if set.0.contains_key(kid) {
-            Ok(set)
-        } else {
-            Err(NoKey::Unknown)
-        }
+        if set.0.contains_key(kid) { Ok(set) } else { Err(NoKey::Unknown) }
     }
 
     /// Whether `set` is what the source lists now.
@@ -141,8 +133,7 @@ impl Keys {
             Source::Fixed(own) => Arc::ptr_eq(own, set),
             Source::Remote(remote) => {
                 let held = remote.held.read().unwrap_or_else(PoisonError::into_inner);
-                held.as_ref()
-                    .is_some_and(|held| Arc::ptr_eq(&held.set, set))
+                held.as_ref().is_some_and(|held| Arc::ptr_eq(&held.set, set))
             }
         }
     }
@@ -171,10 +162,7 @@ impl fmt::Debug for Keys {
 impl KeySet {
     /// As RFC 7517 asks: what is not understood is ignored.
     fn of(jwks: &[Jwk]) -> KeySet {
-        let usable = jwks
-            .iter()
-            .take(MAX_KEYS)
-            .filter_map(|jwk| Some((jwk.kid.clone(), Key::of(jwk)?)));
+        let usable = jwks.iter().take(MAX_KEYS).filter_map(|jwk| Some((jwk.kid.clone(), Key::of(jwk)?)));
         KeySet(usable.collect())
     }
 
@@ -184,10 +172,7 @@ impl KeySet {
 
     fn same(&self, other: &KeySet) -> bool {
         self.0.len() == other.0.len()
-            && self
-                .0
-                .iter()
-                .all(|(kid, key)| other.0.get(kid).is_some_and(|theirs| theirs.x == key.x))
+            && self.0.iter().all(|(kid, key)| other.0.get(kid).is_some_and(|theirs| theirs.x == key.x))
     }
 }
 
@@ -205,10 +190,7 @@ impl Key {
         }
         let x: [u8; 32] = URL_SAFE_NO_PAD.decode(&jwk.x).ok()?.try_into().ok()?;
         let point = VerifyingKey::from_bytes(&x).ok()?;
-        (!point.is_weak()).then(|| Key {
-            x,
-            decoding: DecodingKey::from_ed_der(&x),
-        })
+        (!point.is_weak()).then(|| Key { x, decoding: DecodingKey::from_ed_der(&x) })
     }
 }
 
@@ -231,11 +213,7 @@ impl Remote {
 
     /// Joins the fetch that is under way, or begins one if the last is long enough ago.
     async fn fetch(&self, now: Moment, wait: Wait) {
-        let pause = if self.age(now).is_some() {
-            FETCH_PAUSE
-        } else {
-            FETCH_PAUSE_EMPTY
-        };
+        let pause = if self.age(now).is_some() { FETCH_PAUSE } else { FETCH_PAUSE_EMPTY };
         let (done, joins) = {
             let mut last = self.flight.lock().unwrap_or_else(PoisonError::into_inner);
             match &*last {
@@ -244,17 +222,9 @@ impl Remote {
                     (flight.done.clone(), joins)
                 }
                 before => {
-                    let retry = before
-                        .as_ref()
-                        .is_some_and(|flight| flight.done.peek() == Some(&false));
-                    let done = fetch(self.client.clone(), self.held.clone(), now)
-                        .boxed()
-                        .shared();
-                    *last = Some(Flight {
-                        began: now,
-                        retry,
-                        done: done.clone(),
-                    });
+                    let retry = before.as_ref().is_some_and(|flight| flight.done.peek() == Some(&false));
+                    let done = fetch(self.client.clone(), self.held.clone(), now).boxed().shared();
+                    *last = Some(Flight { began: now, retry, done: done.clone() });
                     (done, true)
                 }
             }
@@ -266,11 +236,7 @@ impl Remote {
 }
 
 /// Fetches the keys into `held`; false if that failed, and then what is held stays.
-async fn fetch(
-    mut client: KeyServiceClient<Channel>,
-    held: Arc<RwLock<Option<Held>>>,
-    asked: Moment,
-) -> bool {
+async fn fetch(mut client: KeyServiceClient<Channel>, held: Arc<RwLock<Option<Held>>>, asked: Moment) -> bool {
     let mut request = tonic::Request::new(GetJwksRequest {});
     request.set_timeout(FETCH_TIMEOUT);
     let set = match timeout(FETCH_TIMEOUT, client.get_jwks(request)).await {
@@ -311,48 +277,18 @@ mod tests {
         assert_eq!(KeySet::of(&[jwk()]).0.len(), 1);
         let small_order = URL_SAFE_NO_PAD.encode([0_u8; 32]);
         let bad = [
-            Jwk {
-                kty: "RSA".into(),
-                ..jwk()
-            },
-            Jwk {
-                crv: "X25519".into(),
-                ..jwk()
-            },
-            Jwk {
-                alg: "HS256".into(),
-                ..jwk()
-            },
-            Jwk {
-                r#use: "enc".into(),
-                ..jwk()
-            },
-            Jwk {
-                kid: String::new(),
-                ..jwk()
-            },
-            Jwk {
-                x: String::new(),
-                ..jwk()
-            },
-            Jwk {
-                x: "AAAA".into(),
-                ..jwk()
-            },
-            Jwk {
-                x: "not base64 !".into(),
-                ..jwk()
-            },
-            Jwk {
-                x: small_order,
-                ..jwk()
-            },
+            Jwk { kty: "RSA".into(), ..jwk() },
+            Jwk { crv: "X25519".into(), ..jwk() },
+            Jwk { alg: "HS256".into(), ..jwk() },
+            Jwk { r#use: "enc".into(), ..jwk() },
+            Jwk { kid: String::new(), ..jwk() },
+            Jwk { x: String::new(), ..jwk() },
+            Jwk { x: "AAAA".into(), ..jwk() },
+            Jwk { x: "not base64 !".into(), ..jwk() },
+            Jwk { x: small_order, ..jwk() },
         ];
         for key in bad {
-            assert!(
-                KeySet::of(std::slice::from_ref(&key)).0.is_empty(),
-                "{key:?}"
-            );
+            assert!(KeySet::of(std::slice::from_ref(&key)).0.is_empty(), "{key:?}");
         }
     }
 

@@ -24,10 +24,7 @@ impl<S> Layer<S> for GuardLayer {
     type Service = GuardService<S>;
 
     fn layer(&self, inner: S) -> GuardService<S> {
-        GuardService {
-            guard: self.0.clone(),
-            inner,
-        }
+        GuardService { guard: self.0.clone(), inner }
     }
 }
 

@@ -14,18 +14,13 @@ pub(crate) struct Moment {
 
 impl Moment {
     pub(crate) fn now(clock: &Clock) -> Self {
-        Moment {
-            wall_ms: clock.now_ms(),
-            monotonic: Instant::now(),
-        }
+        Moment { wall_ms: clock.now_ms(), monotonic: Instant::now() }
     }
 
     /// The time that passed from `earlier` to this; zero if `earlier` is later.
     pub(crate) fn since(self, earlier: Moment) -> Duration {
         let wall_ms = u64::try_from(self.wall_ms.saturating_sub(earlier.wall_ms)).unwrap_or(0);
-        self.monotonic
-            .saturating_duration_since(earlier.monotonic)
-            .max(Duration::from_millis(wall_ms))
+        self.monotonic.saturating_duration_since(earlier.monotonic).max(Duration::from_millis(wall_ms))
     }
 }
 

@@ -6,11 +6,8 @@ use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor};
 /// Full name of the option that holds a policy.
 const OPTION: &str = "weft.options.v1.policy";
 /// Services that every gRPC server may have and no policy speaks of: probes and tools must reach them.
-const OPEN_SERVICES: [&str; 3] = [
-    "grpc.health.v1.Health",
-    "grpc.reflection.v1.ServerReflection",
-    "grpc.reflection.v1alpha.ServerReflection",
-];
+const OPEN_SERVICES: [&str; 3] =
+    ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
 
 /// Who may call an RPC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,12 +38,7 @@ pub struct Policy {
 impl Policy {
     /// The policy of RPCs that state none, for descriptors of others: a signed-in user, no repetition.
     pub fn user() -> Policy {
-        Policy {
-            access: Access::User,
-            callers: Vec::new(),
-            feature: None,
-            retry_safe: false,
-        }
+        Policy { access: Access::User, callers: Vec::new(), feature: None, retry_safe: false }
     }
 }
 
@@ -87,16 +79,13 @@ impl Policies {
 
     fn read(pool: &DescriptorPool, default: Option<&Policy>) -> Result<Policies, PolicyError> {
         let mut policies = HashMap::new();
-        let services = pool
-            .services()
-            .filter(|service| !OPEN_SERVICES.contains(&service.full_name()));
+        let services = pool.services().filter(|service| !OPEN_SERVICES.contains(&service.full_name()));
         for method in services.flat_map(|service| service.methods().collect::<Vec<_>>()) {
             let rpc = format!("{}/{}", method.parent_service().full_name(), method.name());
             let policy = match (stated(&method), default) {
-                (Some(option), _) => parse(&option).map_err(|problem| PolicyError::Wrong {
-                    rpc: rpc.clone(),
-                    problem,
-                })?,
+                (Some(option), _) => {
+                    parse(&option).map_err(|problem| PolicyError::Wrong { rpc: rpc.clone(), problem })?
+                }
                 (None, Some(default)) => default.clone(),
                 (None, None) => return Err(PolicyError::Missing { rpc }),
             };
@@ -126,10 +115,7 @@ impl Policies {
 
 /// Whether a path is of the health or the reflection service, which are open to everybody.
 pub(crate) fn is_open(path: &str) -> bool {
-    let service = path
-        .strip_prefix('/')
-        .and_then(|path| path.split_once('/'))
-        .map(|(service, _)| service);
+    let service = path.strip_prefix('/').and_then(|path| path.split_once('/')).map(|(service, _)| service);
     service.is_some_and(|service| OPEN_SERVICES.contains(&service))
 }
 
@@ -144,12 +130,7 @@ fn stated(method: &MethodDescriptor) -> Option<DynamicMessage> {
 }
 
 fn parse(option: &DynamicMessage) -> Result<Policy, &'static str> {
-    let number = |name: &str| {
-        option
-            .get_field_by_name(name)
-            .and_then(|value| value.as_enum_number())
-            .unwrap_or(0)
-    };
+    let number = |name: &str| option.get_field_by_name(name).and_then(|value| value.as_enum_number()).unwrap_or(0);
     let access = match number("access") {
         1 => Access::Public,
         2 => Access::User,
@@ -159,33 +140,14 @@ fn parse(option: &DynamicMessage) -> Result<Policy, &'static str> {
     };
     let callers: Vec<String> = option
         .get_field_by_name("callers")
-        .and_then(|value| {
-            Some(
-                value
-                    .as_list()?
-                    .iter()
-                    .filter_map(|name| name.as_str().map(Into::into))
-                    .collect(),
-            )
-        })
+        .and_then(|value| Some(value.as_list()?.iter().filter_map(|name| name.as_str().map(Into::into)).collect()))
         .unwrap_or_default();
-    let feature = option
-        .get_field_by_name("feature")
-        .and_then(|value| value.as_str().map(str::to_owned));
+    let feature = option.get_field_by_name("feature").and_then(|value| value.as_str().map(str::to_owned));
     let feature = feature.filter(|name| !name.is_empty());
     match (access, callers.is_empty(), feature.is_some()) {
         (Access::Service, true, _) => Err("nobody could call it, name the services in callers"),
-        (Access::Public | Access::User | Access::Admin, false, _) => {
-            Err("callers needs ACCESS_SERVICE")
-        }
-        (Access::Public | Access::Admin | Access::Service, _, true) => {
-            Err("feature needs ACCESS_USER")
-        }
-        _ => Ok(Policy {
-            access,
-            callers,
-            feature,
-            retry_safe: number("retry") == 1,
-        }),
+        (Access::Public | Access::User | Access::Admin, false, _) => Err("callers needs ACCESS_SERVICE"),
+        (Access::Public | Access::Admin | Access::Service, _, true) => Err("feature needs ACCESS_USER"),
+        _ => Ok(Policy { access, callers, feature, retry_safe: number("retry") == 1 }),
     }
 }

@@ -36,10 +36,7 @@ impl Revocations {
 
     /// Whether the session with this id has ended.
     pub fn contains(&self, sid: &str) -> bool {
-        self.0
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains_key(sid)
+        self.0.read().unwrap_or_else(PoisonError::into_inner).contains_key(sid)
     }
 
     /// Refuses the session's tokens from now on. `expires_at_ms`: when its last access token expires by
@@ -69,9 +66,7 @@ impl Revocations {
 
 impl fmt::Debug for Revocations {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Revocations")
-            .field("len", &self.len())
-            .finish()
+        f.debug_struct("Revocations").field("len", &self.len()).finish()
     }
 }
 
@@ -114,10 +109,7 @@ async fn catch_up(
     place: &mut String,
 ) -> Result<(), Status> {
     loop {
-        let message = ListRevocationsRequest {
-            page_token: place.clone(),
-            page_size: PAGE_SIZE,
-        };
+        let message = ListRevocationsRequest { page_token: place.clone(), page_size: PAGE_SIZE };
         let mut request = tonic::Request::new(message);
         request.set_timeout(POLL_TIMEOUT);
         let answer = match timeout(POLL_TIMEOUT, client.list_revocations(request)).await {

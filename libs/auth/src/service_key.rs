@@ -97,23 +97,11 @@ impl ServiceKey {
             return known.token.clone();
         }
         drop(minted);
-        let claims = ServiceClaims {
-            iss: inner.me.into(),
-            aud: audience.into(),
-            iat: now_s,
-            exp: now_s + LIFETIME_S,
-        };
+        let claims = ServiceClaims { iss: inner.me.into(), aud: audience.into(), iat: now_s, exp: now_s + LIFETIME_S };
         let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &inner.encoding)
             .unwrap_or_else(|error| unreachable!("any secret signs these claims: {error}"));
-        let known = Minted {
-            token: token.clone(),
-            renew_at_s: now_s + LIFETIME_S / 2,
-        };
-        inner
-            .minted
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(audience.into(), known);
+        let known = Minted { token: token.clone(), renew_at_s: now_s + LIFETIME_S / 2 };
+        inner.minted.write().unwrap_or_else(PoisonError::into_inner).insert(audience.into(), known);
         token
     }
 
@@ -131,35 +119,19 @@ impl ServiceKey {
             return Err(not_valid());
         }
         let now_s = inner.now_s();
-        let verified = inner
-            .verified
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
+        let verified = inner.verified.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = verified.get(token) {
-            return if now_s < known.exp {
-                Ok(known.caller.clone())
-            } else {
-                Err(not_valid())
-            };
+            return if now_s < known.exp { Ok(known.caller.clone()) } else { Err(not_valid()) };
         }
         drop(verified);
         let claims = inner.check(token, now_s).ok_or_else(not_valid)?;
         let caller = Arc::<str>::from(claims.iss);
-        let mut verified = inner
-            .verified
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut verified = inner.verified.write().unwrap_or_else(PoisonError::into_inner);
         if verified.len() >= MAX_VERIFIED {
             verified.retain(|_, known| now_s < known.exp);
         }
         if verified.len() < MAX_VERIFIED {
-            verified.insert(
-                token.to_owned(),
-                Verified {
-                    caller: caller.clone(),
-                    exp: claims.exp,
-                },
-            );
+            verified.insert(token.to_owned(), Verified { caller: caller.clone(), exp: claims.exp });
         }
         Ok(caller)
     }
@@ -167,8 +139,7 @@ impl ServiceKey {
 
 impl Inner {
     fn check(&self, token: &str, now_s: i64) -> Option<ServiceClaims> {
-        let token =
-            jsonwebtoken::decode::<ServiceClaims>(token, &self.decoding, &self.validation).ok()?;
+        let token = jsonwebtoken::decode::<ServiceClaims>(token, &self.decoding, &self.validation).ok()?;
         let claims = token.claims;
         let good = token.header.crit.is_none()
             && claims.aud == self.me
@@ -187,9 +158,7 @@ impl Inner {
 
 impl fmt::Debug for ServiceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServiceKey")
-            .field("me", &self.0.me)
-            .finish_non_exhaustive()
+        f.debug_struct("ServiceKey").field("me", &self.0.me).finish_non_exhaustive()
     }
 }
 

@@ -29,8 +29,7 @@ impl Signer {
     /// the same seed always has the same one.
     pub fn generate() -> Result<(Signer, SecretBox<[u8; 32]>), RandomnessError> {
         let mut seed = SecretBox::new(Box::new([0_u8; 32]));
-        getrandom::fill(secrecy::ExposeSecretMut::expose_secret_mut(&mut seed))
-            .map_err(RandomnessError)?;
+        getrandom::fill(secrecy::ExposeSecretMut::expose_secret_mut(&mut seed)).map_err(RandomnessError)?;
         let kid = thumbprint(&SigningKey::from_bytes(seed.expose_secret()));
         Ok((Signer::from_seed(kid, seed.expose_secret()), seed))
     }
@@ -38,9 +37,9 @@ impl Signer {
     /// The key of a seed, under the key id that its tokens name.
     pub fn from_seed(kid: String, seed: &[u8; 32]) -> Signer {
         let signing = SigningKey::from_bytes(seed);
-        let der = signing.to_pkcs8_der().unwrap_or_else(|error| {
-            unreachable!("an Ed25519 key always has a PKCS#8 form: {error}")
-        });
+        let der = signing
+            .to_pkcs8_der()
+            .unwrap_or_else(|error| unreachable!("an Ed25519 key always has a PKCS#8 form: {error}"));
         let jwk = Jwk {
             kty: "OKP".into(),
             crv: "Ed25519".into(),
@@ -49,15 +48,8 @@ impl Signer {
             alg: "EdDSA".into(),
             r#use: "sig".into(),
         };
-        let header = Header {
-            kid: Some(kid),
-            ..Header::new(Algorithm::EdDSA)
-        };
-        Signer {
-            header,
-            key: EncodingKey::from_ed_der(der.as_bytes()),
-            jwk,
-        }
+        let header = Header { kid: Some(kid), ..Header::new(Algorithm::EdDSA) };
+        Signer { header, key: EncodingKey::from_ed_der(der.as_bytes()), jwk }
     }
 
     /// The key id that this signer's tokens name.
@@ -79,9 +71,7 @@ impl Signer {
 
 impl fmt::Debug for Signer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Signer")
-            .field("kid", &self.jwk.kid)
-            .finish_non_exhaustive()
+        f.debug_struct("Signer").field("kid", &self.jwk.kid).finish_non_exhaustive()
     }
 }
 
@@ -111,18 +101,10 @@ mod tests {
     /// The key and thumbprint of RFC 8037, appendix A.
     #[test]
     fn the_key_id_is_the_thumbprint_of_the_public_key() {
-        let seed = URL_SAFE_NO_PAD
-            .decode("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A")
-            .unwrap();
+        let seed = URL_SAFE_NO_PAD.decode("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A").unwrap();
         let key = SigningKey::from_bytes(&seed.try_into().unwrap());
-        assert_eq!(
-            public_x(&key),
-            "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"
-        );
-        assert_eq!(
-            thumbprint(&key),
-            "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
-        );
+        assert_eq!(public_x(&key), "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo");
+        assert_eq!(thumbprint(&key), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
     }
 
     #[test]
@@ -130,10 +112,7 @@ mod tests {
         let (signer, seed) = Signer::generate().unwrap();
         let text = format!("{signer:?} {seed:?}");
         assert_eq!(text.matches(signer.kid()).count(), 1);
-        assert!(
-            !text.contains(&format!("{:?}", seed.expose_secret())),
-            "{text}"
-        );
+        assert!(!text.contains(&format!("{:?}", seed.expose_secret())), "{text}");
         assert!(text.contains("REDACTED"), "{text}");
     }
 }

@@ -52,17 +52,9 @@ impl Verifier {
     /// A verifier of tokens signed with one of `keys`, whose session is not in `revocations`.
     pub fn new(keys: Keys, revocations: Revocations, clock: Clock) -> Verifier {
         // Least recently used, so that tokens which have expired make room for new ones.
-        let verified = moka::sync::Cache::builder()
-            .max_capacity(MAX_VERIFIED)
-            .eviction_policy(EvictionPolicy::lru())
-            .build();
-        Verifier(Arc::new(Inner {
-            keys,
-            revocations,
-            clock,
-            validation: signature_only(),
-            verified,
-        }))
+        let verified =
+            moka::sync::Cache::builder().max_capacity(MAX_VERIFIED).eviction_policy(EvictionPolicy::lru()).build();
+        Verifier(Arc::new(Inner { keys, revocations, clock, validation: signature_only(), verified }))
     }
 
     /// The claims of a token.
@@ -93,61 +85,34 @@ impl Inner {
     /// Everything about a token that does not change later.
     async fn check(&self, token: &str) -> Result<Verified, Status> {
         let header = jsonwebtoken::decode_header(token).map_err(|_| not_valid())?;
-        let kid = header
-            .kid
-            .filter(|_| header.alg == Algorithm::EdDSA && header.crit.is_none());
+        let kid = header.kid.filter(|_| header.alg == Algorithm::EdDSA && header.crit.is_none());
         let kid = kid.ok_or_else(not_valid)?;
-        let keys = self
-            .keys
-            .find(&kid, &self.clock)
-            .await
-            .map_err(|missing| match missing {
-                NoKey::Unknown => not_valid(),
-                NoKey::Unavailable => {
-                    Reason::Unavailable.status("tokens cannot be checked right now, try again")
-                }
-            })?;
+        let keys = self.keys.find(&kid, &self.clock).await.map_err(|missing| match missing {
+            NoKey::Unknown => not_valid(),
+            NoKey::Unavailable => Reason::Unavailable.status("tokens cannot be checked right now, try again"),
+        })?;
         let key = keys.get(&kid).ok_or_else(not_valid)?;
-        let wire = jsonwebtoken::decode::<Wire>(token, key, &self.validation)
-            .map_err(|_| not_valid())?
-            .claims;
+        let wire = jsonwebtoken::decode::<Wire>(token, key, &self.validation).map_err(|_| not_valid())?.claims;
         let now_s = self.clock.now_ms().div_euclid(1000);
         let claims = wire.claims;
         let good = claims.iss == ISSUER
             && claims.aud == AUDIENCE
-            && ![&claims.sub, &claims.prd, &claims.sid]
-                .into_iter()
-                .any(String::is_empty)
+            && ![&claims.sub, &claims.prd, &claims.sid].into_iter().any(String::is_empty)
             && claims.iat <= now_s.saturating_add(CLOCK_SKEW_S)
-            && wire
-                .nbf
-                .is_none_or(|nbf| nbf <= now_s.saturating_add(CLOCK_SKEW_S));
-        if good {
-            Ok(Verified {
-                claims: Arc::new(claims),
-                keys,
-            })
-        } else {
-            Err(not_valid())
-        }
+            && wire.nbf.is_none_or(|nbf| nbf <= now_s.saturating_add(CLOCK_SKEW_S));
+        if good { Ok(Verified { claims: Arc::new(claims), keys }) } else { Err(not_valid()) }
     }
 
     /// What may change between two calls with the same token.
     fn still_good(&self, claims: Arc<Claims>) -> Result<Arc<Claims>, Status> {
         let expired = self.clock.now_ms().div_euclid(1000) >= claims.exp;
-        if expired || self.revocations.contains(&claims.sid) {
-            Err(not_valid())
-        } else {
-            Ok(claims)
-        }
+        if expired || self.revocations.contains(&claims.sid) { Err(not_valid()) } else { Ok(claims) }
     }
 }
 
 impl fmt::Debug for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Verifier")
-            .field("keys", &self.0.keys)
-            .finish_non_exhaustive()
+        f.debug_struct("Verifier").field("keys", &self.0.keys).finish_non_exhaustive()
     }
 }
 

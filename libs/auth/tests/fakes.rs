@@ -17,12 +17,8 @@ use weft_auth::{AUDIENCE, Claims, ISSUER, Keys, Revocations, Signer, Verifier};
 use weft_core::{Clock, Reason};
 use weft_proto::Channel;
 use weft_proto::billing::v1::entitlement_service_client::EntitlementServiceClient;
-use weft_proto::billing::v1::entitlement_service_server::{
-    EntitlementService, EntitlementServiceServer,
-};
-use weft_proto::billing::v1::{
-    CheckFeatureRequest, CheckFeatureResponse, Entitlements, GetEntitlementsRequest,
-};
+use weft_proto::billing::v1::entitlement_service_server::{EntitlementService, EntitlementServiceServer};
+use weft_proto::billing::v1::{CheckFeatureRequest, CheckFeatureResponse, Entitlements, GetEntitlementsRequest};
 use weft_proto::identity::v1::key_service_client::KeyServiceClient;
 use weft_proto::identity::v1::key_service_server::{KeyService, KeyServiceServer};
 use weft_proto::identity::v1::{
@@ -99,10 +95,7 @@ impl Identity {
     }
 
     pub fn ends(&self, session_id: impl Into<String>, expires_at: i64) {
-        self.0.ended.lock().unwrap().push(Revocation {
-            session_id: session_id.into(),
-            expires_at,
-        });
+        self.0.ended.lock().unwrap().push(Revocation { session_id: session_id.into(), expires_at });
     }
 
     /// Starts with another list of ended sessions, in which no old place exists: a restored database.
@@ -125,9 +118,7 @@ impl KeyService for Identity {
     async fn get_jwks(&self, _: Request<GetJwksRequest>) -> Result<Response<Jwks>, Status> {
         self.0.fetches.fetch_add(1, Ordering::SeqCst);
         self.mood().show().await?;
-        Ok(Response::new(Jwks {
-            keys: self.0.jwks.lock().unwrap().clone(),
-        }))
+        Ok(Response::new(Jwks { keys: self.0.jwks.lock().unwrap().clone() }))
     }
 
     async fn list_revocations(
@@ -145,14 +136,9 @@ impl KeyService for Identity {
         }
         let ended = self.0.ended.lock().unwrap();
         let from: usize = asked.page_token.parse().unwrap_or(0);
-        let to = ended
-            .len()
-            .min(from + usize::try_from(asked.page_size).unwrap());
+        let to = ended.len().min(from + usize::try_from(asked.page_size).unwrap());
         let revocations = ended[from..to].to_vec();
-        Ok(Response::new(ListRevocationsResponse {
-            revocations,
-            next_page_token: to.to_string(),
-        }))
+        Ok(Response::new(ListRevocationsResponse { revocations, next_page_token: to.to_string() }))
     }
 }
 
@@ -169,10 +155,7 @@ struct BillingState {
 
 impl Billing {
     pub fn with_features(features: &[(&str, bool)]) -> Billing {
-        let features = features
-            .iter()
-            .map(|(name, has)| ((*name).to_owned(), *has))
-            .collect();
+        let features = features.iter().map(|(name, has)| ((*name).to_owned(), *has)).collect();
         Billing(Arc::new(BillingState {
             mood: Mutex::new(Mood::Well),
             refusal: Mutex::default(),
@@ -195,13 +178,7 @@ impl Billing {
 
     /// How often it was asked about this account.
     pub fn asked_about(&self, user_id: &str) -> usize {
-        self.0
-            .asked
-            .lock()
-            .unwrap()
-            .get(user_id)
-            .copied()
-            .unwrap_or(0)
+        self.0.asked.lock().unwrap().get(user_id).copied().unwrap_or(0)
     }
 
     pub fn server(&self) -> EntitlementServiceServer<Billing> {
@@ -220,13 +197,7 @@ impl EntitlementService for Billing {
         request: Request<GetEntitlementsRequest>,
     ) -> Result<Response<Entitlements>, Status> {
         let asked = request.into_inner();
-        *self
-            .0
-            .asked
-            .lock()
-            .unwrap()
-            .entry(asked.user_id.clone())
-            .or_default() += 1;
+        *self.0.asked.lock().unwrap().entry(asked.user_id.clone()).or_default() += 1;
         let mood = *self.0.mood.lock().unwrap();
         mood.show().await?;
         if let Some(reason) = *self.0.refusal.lock().unwrap() {
@@ -234,13 +205,7 @@ impl EntitlementService for Billing {
         }
         let features = self.0.features.lock().unwrap().clone();
         let GetEntitlementsRequest { product, user_id } = asked;
-        Ok(Response::new(Entitlements {
-            product,
-            user_id,
-            plan: "free".into(),
-            features,
-            ..Entitlements::default()
-        }))
+        Ok(Response::new(Entitlements { product, user_id, plan: "free".into(), features, ..Entitlements::default() }))
     }
 
     /// Says which service asked.
@@ -249,9 +214,7 @@ impl EntitlementService for Billing {
         request: Request<CheckFeatureRequest>,
     ) -> Result<Response<CheckFeatureResponse>, Status> {
         let caller = weft_auth::Caller::of(&request)?;
-        Ok(Response::new(CheckFeatureResponse {
-            plan: caller.service.as_deref().unwrap_or("nobody").to_owned(),
-        }))
+        Ok(Response::new(CheckFeatureResponse { plan: caller.service.as_deref().unwrap_or("nobody").to_owned() }))
     }
 }
 
@@ -260,25 +223,15 @@ pub async fn serve(routes: Routes, tasks: &mut JoinSet<()>) -> Channel {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tasks.spawn(async move {
-        Server::builder()
-            .add_routes(routes)
-            .serve_with_incoming(TcpListenerStream::new(listener))
-            .await
-            .unwrap();
+        Server::builder().add_routes(routes).serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
     });
     connect(&format!("http://{address}"))
 }
 
 /// A channel to a URL, connected when first used.
 pub fn connect(url: &str) -> Channel {
-    let endpoint = Endpoint::from_shared(url.to_owned())
-        .unwrap()
-        .connect_timeout(Duration::from_millis(500));
-    Channel::new(
-        endpoint
-            .connect_lazy()
-            .map_err(|error| Status::from_error(Box::new(error))),
-    )
+    let endpoint = Endpoint::from_shared(url.to_owned()).unwrap().connect_timeout(Duration::from_millis(500));
+    Channel::new(endpoint.connect_lazy().map_err(|error| Status::from_error(Box::new(error))))
 }
 
 /// A URL where nobody listens.

@@ -5,15 +5,13 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::task::JoinSet;
 use tonic::{Code, Status};
 use weft_auth::{
-    Caller, Claims, Entitlements, Guard, Keys, PRODUCT_HEADER, Policies, REQUEST_ID_HEADER,
-    Revocations, SERVICE_TOKEN_HEADER, ServiceKey, Verifier,
+    Caller, Claims, Entitlements, Guard, Keys, PRODUCT_HEADER, Policies, REQUEST_ID_HEADER, Revocations,
+    SERVICE_TOKEN_HEADER, ServiceKey, Verifier,
 };
 use weft_core::{Clock, Reason};
 use weft_proto::identity::v1::key_service_client::KeyServiceClient;
 
-use crate::fakes::{
-    Billing, Mood, PRODUCT, START_MS, claims, connect, nobody, secret, signer, verifier,
-};
+use crate::fakes::{Billing, Mood, PRODUCT, START_MS, claims, connect, nobody, secret, signer, verifier};
 use crate::policies::{policy, shop};
 
 fn policies() -> Arc<Policies> {
@@ -21,14 +19,8 @@ fn policies() -> Arc<Policies> {
         ("Public", &policy("access: ACCESS_PUBLIC")),
         ("User", &policy("access: ACCESS_USER")),
         ("Admin", &policy("access: ACCESS_ADMIN")),
-        (
-            "Service",
-            &policy("access: ACCESS_SERVICE callers: [\"gateway\"]"),
-        ),
-        (
-            "Feature",
-            &policy("access: ACCESS_USER feature: \"shopping\""),
-        ),
+        ("Service", &policy("access: ACCESS_SERVICE callers: [\"gateway\"]")),
+        ("Feature", &policy("access: ACCESS_USER feature: \"shopping\"")),
     ]);
     Arc::new(Policies::of(&pool).unwrap())
 }
@@ -39,11 +31,7 @@ fn key(me: &'static str) -> ServiceKey {
 
 /// The guard of the service `billing`.
 fn guard() -> Guard {
-    Guard::new(
-        policies(),
-        verifier(&[&signer("one")], &Clock::manual(START_MS)),
-    )
-    .with_service_key(key("billing"))
+    Guard::new(policies(), verifier(&[&signer("one")], &Clock::manual(START_MS))).with_service_key(key("billing"))
 }
 
 fn path(rpc: &str) -> String {
@@ -60,18 +48,12 @@ impl Call {
     }
 
     fn with(mut self, name: &'static str, value: &str) -> Call {
-        self.0.insert(
-            HeaderName::from_static(name),
-            HeaderValue::from_str(value).unwrap(),
-        );
+        self.0.insert(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
         self
     }
 
     fn signed_in(self, claims: &Claims) -> Call {
-        self.with(
-            "authorization",
-            &format!("Bearer {}", signer("one").mint(claims)),
-        )
+        self.with("authorization", &format!("Bearer {}", signer("one").mint(claims)))
     }
 
     fn from(self, service: &'static str) -> Call {
@@ -80,18 +62,11 @@ impl Call {
 }
 
 fn admin() -> Claims {
-    Claims {
-        roles: vec!["admin".into()],
-        ..claims("root")
-    }
+    Claims { roles: vec!["admin".into()], ..claims("root") }
 }
 
 fn foreign() -> Claims {
-    Claims {
-        prd: "zerobs".into(),
-        roles: vec!["admin".into()],
-        ..claims("eve")
-    }
+    Claims { prd: "zerobs".into(), roles: vec!["admin".into()], ..claims("eve") }
 }
 
 /// Who calls without a service token, and what comes of it where the policy is public, user, admin, service:
@@ -103,32 +78,12 @@ fn from_outside() -> Vec<(&'static str, Call, &'static str)> {
     vec![
         ("nobody", call(), NO),
         ("nobody, no product", Call::default(), NO),
-        (
-            "bad token",
-            call().with("authorization", "Bearer not.a.token"),
-            NO,
-        ),
+        ("bad token", call().with("authorization", "Bearer not.a.token"), NO),
         ("no bearer", call().with("authorization", "Basic YTpi"), NO),
-        (
-            "user",
-            call().signed_in(&ada),
-            "ada ada PERMISSION_DENIED PERMISSION_DENIED",
-        ),
-        (
-            "user, no product",
-            Call::default().signed_in(&ada),
-            "ada ada PERMISSION_DENIED PERMISSION_DENIED",
-        ),
-        (
-            "admin",
-            call().signed_in(&root),
-            "root root root PERMISSION_DENIED",
-        ),
-        (
-            "foreign admin",
-            call().signed_in(&foreign()),
-            "nobody PRODUCT_MISMATCH PRODUCT_MISMATCH PERMISSION_DENIED",
-        ),
+        ("user", call().signed_in(&ada), "ada ada PERMISSION_DENIED PERMISSION_DENIED"),
+        ("user, no product", Call::default().signed_in(&ada), "ada ada PERMISSION_DENIED PERMISSION_DENIED"),
+        ("admin", call().signed_in(&root), "root root root PERMISSION_DENIED"),
+        ("foreign admin", call().signed_in(&foreign()), "nobody PRODUCT_MISMATCH PRODUCT_MISMATCH PERMISSION_DENIED"),
     ]
 }
 
@@ -151,11 +106,7 @@ fn from_services() -> Vec<(&'static str, Call, &'static str)> {
             call().from("gateway").signed_in(&foreign()),
             "nobody/gateway PRODUCT_MISMATCH PRODUCT_MISMATCH PRODUCT_MISMATCH",
         ),
-        (
-            "not named",
-            call().from("outreach"),
-            "nobody/outreach UNAUTHENTICATED UNAUTHENTICATED PERMISSION_DENIED",
-        ),
+        ("not named", call().from("outreach"), "nobody/outreach UNAUTHENTICATED UNAUTHENTICATED PERMISSION_DENIED"),
         (
             "not named, for an admin",
             call().from("outreach").signed_in(&root),
@@ -181,10 +132,7 @@ fn told(outcome: Result<Caller, Status>) -> String {
         Err(status) => return Reason::of(&status).unwrap().as_str().to_owned(),
     };
     let user = caller.user.as_ref().map_or("nobody", |user| &user.sub);
-    caller
-        .service
-        .as_ref()
-        .map_or(user.to_owned(), |service| format!("{user}/{service}"))
+    caller.service.as_ref().map_or(user.to_owned(), |service| format!("{user}/{service}"))
 }
 
 #[tokio::test]
@@ -204,27 +152,15 @@ async fn the_product_is_that_of_the_request_or_else_of_the_user() {
     let guard = guard();
     let product = async |call: Call| guard.admit(&path("Public"), &call.0).await.unwrap().product;
     assert_eq!(&*product(Call::to("zerobs")).await, "zerobs");
-    assert_eq!(
-        &*product(Call::default().signed_in(&claims("ada"))).await,
-        PRODUCT
-    );
-    assert_eq!(
-        &*product(Call::to("zerobs").signed_in(&claims("ada"))).await,
-        "zerobs"
-    );
+    assert_eq!(&*product(Call::default().signed_in(&claims("ada"))).await, PRODUCT);
+    assert_eq!(&*product(Call::to("zerobs").signed_in(&claims("ada"))).await, "zerobs");
     assert_eq!(&*product(Call::default()).await, "");
 }
 
 #[tokio::test]
 async fn a_token_of_another_product_is_told_so() {
-    let status = guard()
-        .admit(&path("User"), &Call::to(PRODUCT).signed_in(&foreign()).0)
-        .await
-        .unwrap_err();
-    assert_eq!(
-        (status.code(), Reason::of(&status)),
-        (Code::PermissionDenied, Some(Reason::ProductMismatch))
-    );
+    let status = guard().admit(&path("User"), &Call::to(PRODUCT).signed_in(&foreign()).0).await.unwrap_err();
+    assert_eq!((status.code(), Reason::of(&status)), (Code::PermissionDenied, Some(Reason::ProductMismatch)));
 }
 
 #[tokio::test]
@@ -249,11 +185,7 @@ async fn unknown_paths_are_unimplemented_whoever_asks() {
         "/grpc.reflection.v1.Other/Info",
     ] {
         let status = guard.admit(path, &call.0).await.expect_err(path);
-        assert_eq!(
-            (status.code(), Reason::of(&status)),
-            (Code::Unimplemented, Some(Reason::Unimplemented)),
-            "{path}"
-        );
+        assert_eq!((status.code(), Reason::of(&status)), (Code::Unimplemented, Some(Reason::Unimplemented)), "{path}");
     }
 }
 
@@ -276,25 +208,15 @@ async fn a_feature_is_what_billing_says_it_is() {
     let mut tasks = JoinSet::new();
     let billing = Billing::with_features(&[("shopping", false)]);
     let clock = Clock::manual(START_MS);
-    let guard = guard().with_entitlements(Entitlements::new(
-        billing.client(&mut tasks).await,
-        clock.clone(),
-    ));
+    let guard = guard().with_entitlements(Entitlements::new(billing.client(&mut tasks).await, clock.clone()));
     let admit = async || {
         let call = Call::to(PRODUCT).signed_in(&claims("ada"));
         guard.admit(&path("Feature"), &call.0).await.map(drop)
     };
 
     let status = admit().await.unwrap_err();
-    assert_eq!(
-        (status.code(), Reason::of(&status)),
-        (Code::PermissionDenied, Some(Reason::FeatureNotInPlan))
-    );
-    assert!(
-        status.message().contains("free") && status.message().contains("shopping"),
-        "{}",
-        status.message()
-    );
+    assert_eq!((status.code(), Reason::of(&status)), (Code::PermissionDenied, Some(Reason::FeatureNotInPlan)));
+    assert!(status.message().contains("free") && status.message().contains("shopping"), "{}", status.message());
 
     billing.sells("shopping");
     clock.advance(std::time::Duration::from_secs(1));
@@ -302,23 +224,11 @@ async fn a_feature_is_what_billing_says_it_is() {
 
     billing.is(Mood::Away);
     clock.advance(std::time::Duration::from_secs(1));
-    assert_eq!(
-        Reason::of(&admit().await.unwrap_err()),
-        Some(Reason::Unavailable)
-    );
+    assert_eq!(Reason::of(&admit().await.unwrap_err()), Some(Reason::Unavailable));
 
     let asked = billing.asked_about("ada");
-    guard
-        .admit(
-            &path("User"),
-            &Call::to(PRODUCT).signed_in(&claims("ada")).0,
-        )
-        .await
-        .unwrap();
-    let nobody = guard
-        .admit(&path("Feature"), &Call::to(PRODUCT).0)
-        .await
-        .unwrap_err();
+    guard.admit(&path("User"), &Call::to(PRODUCT).signed_in(&claims("ada")).0).await.unwrap();
+    let nobody = guard.admit(&path("Feature"), &Call::to(PRODUCT).0).await.unwrap_err();
     assert_eq!(nobody.code(), Code::Unauthenticated);
     assert_eq!(billing.asked_about("ada"), asked, "no feature, no question");
 }
@@ -329,36 +239,17 @@ async fn a_feature_that_billing_does_not_know_is_not_in_the_plan() {
     let billing = Billing::with_features(&[]);
     let entitlements = Entitlements::new(billing.client(&mut tasks).await, Clock::manual(START_MS));
     let call = Call::to(PRODUCT).signed_in(&claims("ada"));
-    let status = guard()
-        .with_entitlements(entitlements)
-        .admit(&path("Feature"), &call.0)
-        .await
-        .unwrap_err();
+    let status = guard().with_entitlements(entitlements).admit(&path("Feature"), &call.0).await.unwrap_err();
     assert_eq!(Reason::of(&status), Some(Reason::FeatureNotInPlan));
 }
 
 #[tokio::test]
 async fn a_guard_that_cannot_check_lets_nobody_in() {
-    let bare = Guard::new(
-        policies(),
-        verifier(&[&signer("one")], &Clock::manual(START_MS)),
-    );
+    let bare = Guard::new(policies(), verifier(&[&signer("one")], &Clock::manual(START_MS)));
     let user = Call::to(PRODUCT).signed_in(&claims("ada"));
-    assert_eq!(
-        bare.admit(&path("Feature"), &user.0)
-            .await
-            .unwrap_err()
-            .code(),
-        Code::Internal
-    );
+    assert_eq!(bare.admit(&path("Feature"), &user.0).await.unwrap_err().code(), Code::Internal);
     let service = Call::to(PRODUCT).from("gateway");
-    assert_eq!(
-        bare.admit(&path("Service"), &service.0)
-            .await
-            .unwrap_err()
-            .code(),
-        Code::Unauthenticated
-    );
+    assert_eq!(bare.admit(&path("Service"), &service.0).await.unwrap_err().code(), Code::Unauthenticated);
 }
 
 #[tokio::test]
@@ -369,38 +260,15 @@ async fn while_tokens_cannot_be_checked_users_wait_and_the_public_does_not_notic
     let call = Call::to(PRODUCT).from("gateway").signed_in(&claims("ada"));
     let status = guard.admit(&path("User"), &call.0).await.unwrap_err();
     assert_eq!(Reason::of(&status), Some(Reason::Unavailable));
-    assert!(
-        guard
-            .admit(&path("Public"), &call.0)
-            .await
-            .unwrap()
-            .user
-            .is_none()
-    );
-    assert!(
-        guard
-            .admit(&path("Service"), &call.0)
-            .await
-            .unwrap()
-            .user
-            .is_none()
-    );
+    assert!(guard.admit(&path("Public"), &call.0).await.unwrap().user.is_none());
+    assert!(guard.admit(&path("Service"), &call.0).await.unwrap().user.is_none());
 }
 
 #[tokio::test]
 async fn a_request_keeps_its_id_and_a_strange_one_gets_another() {
     let guard = guard();
-    let id = async |call: Call| {
-        guard
-            .admit(&path("Public"), &call.0)
-            .await
-            .unwrap()
-            .request_id
-    };
-    assert_eq!(
-        &*id(Call::default().with(REQUEST_ID_HEADER, "abc-1")).await,
-        "abc-1"
-    );
+    let id = async |call: Call| guard.admit(&path("Public"), &call.0).await.unwrap().request_id;
+    assert_eq!(&*id(Call::default().with(REQUEST_ID_HEADER, "abc-1")).await, "abc-1");
     let long = "a".repeat(200);
     let strange = [
         id(Call::default().with(REQUEST_ID_HEADER, &long)).await,
@@ -415,42 +283,18 @@ async fn a_request_keeps_its_id_and_a_strange_one_gets_another() {
 
 #[tokio::test]
 async fn a_call_on_behalf_of_the_caller_says_who_that_is() {
-    let call = Call::default()
-        .signed_in(&claims("ada"))
-        .with(REQUEST_ID_HEADER, "abc-1")
-        .with("grpc-timeout", "20S");
+    let call = Call::default().signed_in(&claims("ada")).with(REQUEST_ID_HEADER, "abc-1").with("grpc-timeout", "20S");
     let caller = guard().admit(&path("User"), &call.0).await.unwrap();
     assert_eq!(caller.user().unwrap().email, "ada@example.com");
     let onward = caller.request(());
-    let text = |name: &str| {
-        onward
-            .metadata()
-            .get(name)
-            .map(|value| value.to_str().unwrap())
-    };
+    let text = |name: &str| onward.metadata().get(name).map(|value| value.to_str().unwrap());
     assert_eq!(text(PRODUCT_HEADER), Some(PRODUCT));
     assert_eq!(text(REQUEST_ID_HEADER), Some("abc-1"));
-    assert_eq!(
-        text("authorization"),
-        call.0
-            .get("authorization")
-            .map(|value| value.to_str().unwrap())
-    );
-    let micros: u64 = text("grpc-timeout")
-        .unwrap()
-        .strip_suffix('u')
-        .unwrap()
-        .parse()
-        .unwrap();
-    assert!(
-        (10_000_000..=20_000_000).contains(&micros),
-        "what is left of 20 s: {micros}"
-    );
+    assert_eq!(text("authorization"), call.0.get("authorization").map(|value| value.to_str().unwrap()));
+    let micros: u64 = text("grpc-timeout").unwrap().strip_suffix('u').unwrap().parse().unwrap();
+    assert!((10_000_000..=20_000_000).contains(&micros), "what is left of 20 s: {micros}");
 
-    let token = text("authorization")
-        .unwrap()
-        .strip_prefix("Bearer ")
-        .unwrap();
+    let token = text("authorization").unwrap().strip_prefix("Bearer ").unwrap();
     for shown in [format!("{caller:?}"), format!("{onward:?}")] {
         assert!(!shown.contains(token), "{shown}");
     }
@@ -460,15 +304,8 @@ async fn a_call_on_behalf_of_the_caller_says_who_that_is() {
 async fn a_token_that_was_ignored_is_not_passed_on() {
     let call = Call::to(PRODUCT).signed_in(&foreign());
     let caller = guard().admit(&path("Public"), &call.0).await.unwrap();
-    assert!(
-        caller
-            .user()
-            .is_err_and(|status| status.code() == Code::Unauthenticated)
-    );
+    assert!(caller.user().is_err_and(|status| status.code() == Code::Unauthenticated));
     let onward = caller.request(());
     assert!(onward.metadata().get("authorization").is_none());
-    assert!(
-        onward.metadata().get("grpc-timeout").is_none(),
-        "nobody set a time"
-    );
+    assert!(onward.metadata().get("grpc-timeout").is_none(), "nobody set a time");
 }

@@ -29,12 +29,7 @@ async fn setting() -> Setting {
     let clock = Clock::manual(START_MS);
     let keys = Keys::remote(identity.client(&mut tasks).await);
     let verifier = Verifier::new(keys, Revocations::new(), clock.clone());
-    Setting {
-        identity,
-        verifier,
-        clock,
-        _tasks: tasks,
-    }
+    Setting { identity, verifier, clock, _tasks: tasks }
 }
 
 /// A token of `user` under the key `kid`.
@@ -53,15 +48,9 @@ impl Setting {
 
     /// Shows `count` tokens at once, each under a key id that nobody has heard of.
     async fn flood(&self, name: &str, count: usize) {
-        let tokens: Vec<String> = (0..count)
-            .map(|n| token(&format!("{name}-{n}"), "eve"))
-            .collect();
+        let tokens: Vec<String> = (0..count).map(|n| token(&format!("{name}-{n}"), "eve")).collect();
         let outcomes = join_all(tokens.iter().map(|token| self.verifier.verify(token))).await;
-        assert!(outcomes.iter().all(|outcome| {
-            outcome
-                .as_ref()
-                .is_err_and(|s| s.code() == Code::Unauthenticated)
-        }));
+        assert!(outcomes.iter().all(|outcome| { outcome.as_ref().is_err_and(|s| s.code() == Code::Unauthenticated) }));
     }
 }
 
@@ -69,9 +58,7 @@ impl Setting {
 async fn first_verifications_at_once_share_one_fetch() {
     let setting = setting().await;
     setting.identity.is(Mood::Slow);
-    let tokens: Vec<String> = (0..50)
-        .map(|n| token("one", &format!("user {n}")))
-        .collect();
+    let tokens: Vec<String> = (0..50).map(|n| token("one", &format!("user {n}"))).collect();
     let outcomes = join_all(tokens.iter().map(|token| setting.verifier.verify(token))).await;
     assert!(outcomes.iter().all(Result::is_ok));
     assert_eq!(setting.identity.fetches(), 1);
@@ -89,10 +76,7 @@ async fn a_flood_of_unknown_key_ids_causes_one_fetch_in_ten_seconds() {
     setting.flood("later", 200).await;
     setting.flood("later again", 200).await;
     assert_eq!(setting.identity.fetches(), 2);
-    assert!(
-        setting.accepts(&token("one", "ada")).await,
-        "honest users notice nothing"
-    );
+    assert!(setting.accepts(&token("one", "ada")).await, "honest users notice nothing");
     assert_eq!(setting.identity.fetches(), 2);
 }
 
@@ -121,9 +105,7 @@ async fn a_caller_who_leaves_does_not_lose_the_fetch_for_the_others() {
 async fn a_new_key_is_found_with_one_fetch() {
     let setting = setting().await;
     assert!(setting.accepts(&token("one", "ada")).await);
-    setting
-        .identity
-        .lists(vec![signer("two").jwk(), signer("one").jwk()]);
+    setting.identity.lists(vec![signer("two").jwk(), signer("one").jwk()]);
     setting.clock.advance(TEN_SECONDS);
     assert!(setting.accepts(&token("two", "ada")).await);
     assert!(setting.accepts(&token("one", "ada")).await);
@@ -139,16 +121,8 @@ async fn keys_go_on_working_while_identity_is_away() {
     for hour in 0..3 {
         setting.clock.advance(AN_HOUR);
         assert!(setting.accepts(&seen).await, "remembered, hour {hour}");
-        assert!(
-            setting
-                .accepts(&token("one", &format!("user {hour}")))
-                .await,
-            "new, hour {hour}"
-        );
-        assert!(
-            !setting.accepts(&token("two", "eve")).await,
-            "and others stay unknown, hour {hour}"
-        );
+        assert!(setting.accepts(&token("one", &format!("user {hour}"))).await, "new, hour {hour}");
+        assert!(!setting.accepts(&token("two", "eve")).await, "and others stay unknown, hour {hour}");
     }
     assert_eq!(setting.identity.fetches(), 1 + 3, "one attempt each time");
 }
@@ -166,20 +140,10 @@ async fn an_identity_that_hangs_holds_up_one_call_at_most() {
     setting.clock.advance(TEN_SECONDS);
     let waiting = setting.verifier.verify(&seen);
     let others = async {
-        eventually("the attempt is under way", || {
-            setting.identity.fetches() == 3
-        })
-        .await;
-        timeout(Duration::from_millis(500), setting.verifier.verify(&seen))
-            .await
-            .expect("waits for nobody")
-            .unwrap();
+        eventually("the attempt is under way", || setting.identity.fetches() == 3).await;
+        timeout(Duration::from_millis(500), setting.verifier.verify(&seen)).await.expect("waits for nobody").unwrap();
     };
-    let (waited, ()) = timeout(Duration::from_secs(5), async {
-        tokio::join!(waiting, others)
-    })
-    .await
-    .unwrap();
+    let (waited, ()) = timeout(Duration::from_secs(5), async { tokio::join!(waiting, others) }).await.unwrap();
     waited.unwrap();
 }
 
@@ -193,15 +157,7 @@ async fn a_removed_key_is_refused_within_ten_minutes() {
 
     setting.clock.advance(TEN_MINUTES);
     let tokens = [seen, token("one", "eve")];
-    for outcome in join_all(
-        tokens
-            .iter()
-            .cycle()
-            .take(20)
-            .map(|token| setting.accepts(token)),
-    )
-    .await
-    {
+    for outcome in join_all(tokens.iter().cycle().take(20).map(|token| setting.accepts(token))).await {
         assert!(!outcome);
     }
     assert!(setting.accepts(&token("two", "ada")).await);
@@ -262,16 +218,7 @@ async fn without_keys_and_without_identity_the_answer_is_unavailable() {
 #[tokio::test]
 async fn nobody_listening_is_unavailable_and_never_hangs() {
     let client = KeyServiceClient::new(connect(&nobody().await));
-    let verifier = Verifier::new(
-        Keys::remote(client),
-        Revocations::new(),
-        Clock::manual(START_MS),
-    );
-    let outcome = timeout(
-        Duration::from_secs(5),
-        verifier.verify(&token("one", "ada")),
-    )
-    .await
-    .unwrap();
+    let verifier = Verifier::new(Keys::remote(client), Revocations::new(), Clock::manual(START_MS));
+    let outcome = timeout(Duration::from_secs(5), verifier.verify(&token("one", "ada"))).await.unwrap();
     assert_eq!(Reason::of(&outcome.unwrap_err()), Some(Reason::Unavailable));
 }

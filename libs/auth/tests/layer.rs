@@ -25,30 +25,18 @@ use crate::fakes::{Billing, START_MS, claims, connect, secret, signer, verifier}
 /// A billing behind its guard, with health and reflection.
 async fn guarded(tasks: &mut JoinSet<()>) -> Channel {
     let policies = Arc::new(Policies::of(weft_proto::descriptors()).unwrap());
-    let guard = Guard::new(
-        policies,
-        verifier(&[&signer("one")], &Clock::manual(START_MS)),
-    )
-    .with_service_key(ServiceKey::new(&secret(), "billing"));
+    let guard = Guard::new(policies, verifier(&[&signer("one")], &Clock::manual(START_MS)))
+        .with_service_key(ServiceKey::new(&secret(), "billing"));
     let (_, health) = tonic_health::server::health_reporter();
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(weft_proto::DESCRIPTOR_SET)
         .build_v1()
         .unwrap();
-    let routes = Routes::new(Billing::with_features(&[]).server())
-        .add_service(health)
-        .add_service(reflection);
+    let routes = Routes::new(Billing::with_features(&[]).server()).add_service(health).add_service(reflection);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let server = Server::builder()
-        .layer(GuardLayer::new(guard))
-        .add_routes(routes);
-    tasks.spawn(async move {
-        server
-            .serve_with_incoming(TcpListenerStream::new(listener))
-            .await
-            .unwrap()
-    });
+    let server = Server::builder().layer(GuardLayer::new(guard)).add_routes(routes);
+    tasks.spawn(async move { server.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap() });
     connect(&format!("http://{address}"))
 }
 
@@ -58,11 +46,7 @@ async fn whoami(channel: &Channel, headers: &[(&'static str, String)]) -> Result
     for (name, value) in headers {
         request.metadata_mut().insert(*name, value.parse().unwrap());
     }
-    Ok(EntitlementServiceClient::new(channel.clone())
-        .check_feature(request)
-        .await?
-        .into_inner()
-        .plan)
+    Ok(EntitlementServiceClient::new(channel.clone()).check_feature(request).await?.into_inner().plan)
 }
 
 #[tokio::test]
@@ -70,12 +54,7 @@ async fn an_admitted_call_reaches_its_handler_with_its_caller() {
     let mut tasks = JoinSet::new();
     let channel = guarded(&mut tasks).await;
     let token = ServiceKey::new(&secret(), "gateway").mint("billing");
-    assert_eq!(
-        whoami(&channel, &[(SERVICE_TOKEN_HEADER, token)])
-            .await
-            .unwrap(),
-        "gateway"
-    );
+    assert_eq!(whoami(&channel, &[(SERVICE_TOKEN_HEADER, token)]).await.unwrap(), "gateway");
 }
 
 #[tokio::test]
@@ -83,19 +62,11 @@ async fn a_refused_call_is_answered_with_its_reason() {
     let mut tasks = JoinSet::new();
     let channel = guarded(&mut tasks).await;
     let status = whoami(&channel, &[]).await.unwrap_err();
-    assert_eq!(
-        (status.code(), Reason::of(&status)),
-        (Code::Unauthenticated, Some(Reason::Unauthenticated))
-    );
+    assert_eq!((status.code(), Reason::of(&status)), (Code::Unauthenticated, Some(Reason::Unauthenticated)));
 
     let bearer = format!("Bearer {}", signer("one").mint(&claims("ada")));
-    let status = whoami(&channel, &[("authorization", bearer)])
-        .await
-        .unwrap_err();
-    assert_eq!(
-        (status.code(), Reason::of(&status)),
-        (Code::PermissionDenied, Some(Reason::PermissionDenied))
-    );
+    let status = whoami(&channel, &[("authorization", bearer)]).await.unwrap_err();
+    assert_eq!((status.code(), Reason::of(&status)), (Code::PermissionDenied, Some(Reason::PermissionDenied)));
 }
 
 #[tokio::test]
@@ -103,45 +74,25 @@ async fn an_unknown_path_is_unimplemented() {
     let mut tasks = JoinSet::new();
     let mut client = tonic::client::Grpc::new(guarded(&mut tasks).await);
     client.ready().await.unwrap();
-    let path = "/weft.billing.v1.EntitlementService/Nothing"
-        .parse()
-        .unwrap();
-    let status = client
-        .unary(Request::new(()), path, ProstCodec::<(), ()>::default())
-        .await
-        .unwrap_err();
-    assert_eq!(
-        (status.code(), Reason::of(&status)),
-        (Code::Unimplemented, Some(Reason::Unimplemented))
-    );
+    let path = "/weft.billing.v1.EntitlementService/Nothing".parse().unwrap();
+    let status = client.unary(Request::new(()), path, ProstCodec::<(), ()>::default()).await.unwrap_err();
+    assert_eq!((status.code(), Reason::of(&status)), (Code::Unimplemented, Some(Reason::Unimplemented)));
 }
 
 #[tokio::test]
 async fn health_and_reflection_answer_without_a_token() {
     let mut tasks = JoinSet::new();
     let channel = guarded(&mut tasks).await;
-    HealthClient::new(channel.clone())
-        .check(HealthCheckRequest::default())
-        .await
-        .unwrap();
+    HealthClient::new(channel.clone()).check(HealthCheckRequest::default()).await.unwrap();
 
     let message_request = Some(MessageRequest::ListServices(String::new()));
-    let ask = ServerReflectionRequest {
-        host: String::new(),
-        message_request,
-    };
-    let answers = ServerReflectionClient::new(channel)
-        .server_reflection_info(tokio_stream::once(ask))
-        .await
-        .unwrap();
+    let ask = ServerReflectionRequest { host: String::new(), message_request };
+    let answers = ServerReflectionClient::new(channel).server_reflection_info(tokio_stream::once(ask)).await.unwrap();
     let first = answers.into_inner().next().await.unwrap().unwrap();
     assert!(format!("{first:?}").contains("weft.billing.v1.EntitlementService"));
 }
 
 #[test]
 fn a_handler_without_a_guard_in_front_has_no_caller() {
-    assert_eq!(
-        Caller::of(&Request::new(())).unwrap_err().code(),
-        Code::Internal
-    );
+    assert_eq!(Caller::of(&Request::new(())).unwrap_err().code(), Code::Internal);
 }

@@ -1,11 +1,6 @@
 //! Tokens, keys, revocations, policies and the guard, against an identity and a billing that answer over
 //! real connections.
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test may fail loudly"
-)]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail loudly")]
 mod entitlements;
 mod fakes;
 mod guard;

@@ -21,19 +21,8 @@ async fn following(identity: Identity) -> Setting {
     let client = identity.client(&mut server).await;
     let (revocations, cancel) = (Revocations::new(), CancellationToken::new());
     let mut follower = JoinSet::new();
-    follower.spawn(follow(
-        client,
-        revocations.clone(),
-        Clock::manual(START_MS),
-        cancel.clone(),
-    ));
-    Setting {
-        identity,
-        revocations,
-        cancel,
-        follower,
-        _server: server,
-    }
+    follower.spawn(follow(client, revocations.clone(), Clock::manual(START_MS), cancel.clone()));
+    Setting { identity, revocations, cancel, follower, _server: server }
 }
 
 #[tokio::test]
@@ -47,10 +36,7 @@ async fn all_pages_are_read_and_then_the_news() {
     assert!(setting.revocations.contains("session 20499"));
 
     setting.identity.ends("one more", TOMORROW_MS);
-    eventually("the news is read", || {
-        setting.revocations.contains("one more")
-    })
-    .await;
+    eventually("the news is read", || setting.revocations.contains("one more")).await;
 }
 
 #[tokio::test]
@@ -58,10 +44,7 @@ async fn a_follower_keeps_what_it_has_while_identity_is_away_and_goes_on_afterwa
     let identity = Identity::with_keys(Vec::new());
     identity.ends("before", TOMORROW_MS);
     let setting = following(identity).await;
-    eventually("the first is read", || {
-        setting.revocations.contains("before")
-    })
-    .await;
+    eventually("the first is read", || setting.revocations.contains("before")).await;
 
     setting.identity.is(Mood::Away);
     setting.identity.ends("meanwhile", TOMORROW_MS);
@@ -71,10 +54,7 @@ async fn a_follower_keeps_what_it_has_while_identity_is_away_and_goes_on_afterwa
     assert!(!setting.revocations.contains("meanwhile"));
 
     setting.identity.is(Mood::Well);
-    eventually("the rest is read", || {
-        setting.revocations.contains("meanwhile")
-    })
-    .await;
+    eventually("the rest is read", || setting.revocations.contains("meanwhile")).await;
 }
 
 #[tokio::test]
@@ -82,21 +62,12 @@ async fn a_restored_identity_is_read_from_the_start() {
     let identity = Identity::with_keys(Vec::new());
     identity.ends("before", TOMORROW_MS);
     let setting = following(identity).await;
-    eventually("the first is read", || {
-        setting.revocations.contains("before")
-    })
-    .await;
+    eventually("the first is read", || setting.revocations.contains("before")).await;
 
     setting.identity.is_restored();
     setting.identity.ends("after", TOMORROW_MS);
-    eventually("the new list is read", || {
-        setting.revocations.contains("after")
-    })
-    .await;
-    assert!(
-        setting.revocations.contains("before"),
-        "an ended session does not come back"
-    );
+    eventually("the new list is read", || setting.revocations.contains("after")).await;
+    assert!(setting.revocations.contains("before"), "an ended session does not come back");
 }
 
 #[tokio::test]

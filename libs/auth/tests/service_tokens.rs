@@ -33,14 +33,8 @@ fn the_service_that_is_meant_learns_who_calls() {
 fn a_token_for_another_service_is_refused() {
     let clock = Clock::manual(START_MS);
     let token = key("gateway", &clock).mint("billing");
-    assert_eq!(
-        key("identity", &clock).verify(&token).unwrap_err().code(),
-        Code::Unauthenticated
-    );
-    assert_eq!(
-        key("gateway", &clock).verify(&token).unwrap_err().code(),
-        Code::Unauthenticated
-    );
+    assert_eq!(key("identity", &clock).verify(&token).unwrap_err().code(), Code::Unauthenticated);
+    assert_eq!(key("gateway", &clock).verify(&token).unwrap_err().code(), Code::Unauthenticated);
 }
 
 #[test]
@@ -85,22 +79,13 @@ fn whatever_is_wrong_with_a_service_token_the_answer_is_the_same() {
     let other = SecretString::from("another secret");
     let unsigned = "eyJhbGciOiJub25lIn0.eyJpc3MiOiJnYXRld2F5IiwiYXVkIjoiYmlsbGluZyJ9.";
     let bad = [
-        (
-            "another secret",
-            ServiceKey::with_clock(&other, "gateway", clock.clone()).mint("billing"),
-        ),
+        ("another secret", ServiceKey::with_clock(&other, "gateway", clock.clone()).mint("billing")),
         ("an access token", signer("one").mint(&claims("ada"))),
         ("no signature", unsigned.to_owned()),
         ("expired", with("exp", json!(START_S))),
-        (
-            "exp as text",
-            with("exp", json!((START_S + 60).to_string())),
-        ),
+        ("exp as text", with("exp", json!((START_S + 60).to_string()))),
         ("no exp", with("exp", Value::Null)),
-        (
-            "lives for a year",
-            with("exp", json!(START_S + 365 * 24 * 3600)),
-        ),
+        ("lives for a year", with("exp", json!(START_S + 365 * 24 * 3600))),
         ("lives for ever", with("exp", json!(i64::MAX))),
         ("from the future", with("iat", json!(START_S + 3600))),
         ("nobody's", with("iss", json!(""))),
@@ -126,8 +111,5 @@ fn a_service_key_does_not_print_its_secret() {
     let text = format!("{key:?}");
     assert_eq!(key.me(), "gateway");
     assert!(text.contains("gateway"));
-    assert!(
-        !text.contains(secret().expose_secret()) && !text.contains(&token),
-        "{text}"
-    );
+    assert!(!text.contains(secret().expose_secret()) && !text.contains(&token), "{text}");
 }

@@ -23,11 +23,7 @@ fn base() -> Value {
 
 /// A token with any header and claims, signed with our key.
 fn forge(header: &Value, claims: &Value) -> String {
-    let message = format!(
-        "{}.{}",
-        BASE64.encode(header.to_string()),
-        BASE64.encode(claims.to_string())
-    );
+    let message = format!("{}.{}", BASE64.encode(header.to_string()), BASE64.encode(claims.to_string()));
     let signature = SigningKey::from_bytes(&SEED).sign(message.as_bytes());
     format!("{message}.{}", BASE64.encode(signature.to_bytes()))
 }
@@ -56,10 +52,7 @@ fn with_header(name: &str, value: Value) -> String {
 
 /// HMAC with something public as the secret.
 fn hmac(algorithm: Algorithm, secret: &[u8]) -> String {
-    let header = Header {
-        kid: Some(KID.into()),
-        ..Header::new(algorithm)
-    };
+    let header = Header { kid: Some(KID.into()), ..Header::new(algorithm) };
     jsonwebtoken::encode(&header, &base(), &EncodingKey::from_secret(secret)).unwrap()
 }
 
@@ -67,28 +60,16 @@ fn hmac(algorithm: Algorithm, secret: &[u8]) -> String {
 fn strangers_own_key() -> String {
     let stranger = SigningKey::from_bytes(&[4; 32]);
     let x = BASE64.encode(stranger.verifying_key().as_bytes());
-    let header =
-        json!({"alg": "EdDSA", "kid": KID, "jwk": {"kty": "OKP", "crv": "Ed25519", "x": x}});
-    let message = format!(
-        "{}.{}",
-        BASE64.encode(header.to_string()),
-        BASE64.encode(base().to_string())
-    );
-    format!(
-        "{message}.{}",
-        BASE64.encode(stranger.sign(message.as_bytes()).to_bytes())
-    )
+    let header = json!({"alg": "EdDSA", "kid": KID, "jwk": {"kty": "OKP", "crv": "Ed25519", "x": x}});
+    let message = format!("{}.{}", BASE64.encode(header.to_string()), BASE64.encode(base().to_string()));
+    format!("{message}.{}", BASE64.encode(stranger.sign(message.as_bytes()).to_bytes()))
 }
 
 fn headers_gone_wrong() -> Vec<(&'static str, String)> {
     let public = SigningKey::from_bytes(&SEED).verifying_key();
     let unsigned = |alg: &str| {
         let header = json!({"typ": "JWT", "alg": alg, "kid": KID});
-        format!(
-            "{}.{}.",
-            BASE64.encode(header.to_string()),
-            BASE64.encode(base().to_string())
-        )
+        format!("{}.{}.", BASE64.encode(header.to_string()), BASE64.encode(base().to_string()))
     };
     let mut no_kid = good_header();
     no_kid.as_object_mut().unwrap().remove("kid");
@@ -97,18 +78,9 @@ fn headers_gone_wrong() -> Vec<(&'static str, String)> {
         ("alg None, no signature", unsigned("None")),
         ("our alg, no signature", unsigned("EdDSA")),
         ("alg none, our signature", with_header("alg", json!("none"))),
-        (
-            "HS256 with the public key",
-            hmac(Algorithm::HS256, public.as_bytes()),
-        ),
-        (
-            "HS256 with the public key as text",
-            hmac(Algorithm::HS256, ours().jwk().x.as_bytes()),
-        ),
-        (
-            "HS512 with the public key",
-            hmac(Algorithm::HS512, public.as_bytes()),
-        ),
+        ("HS256 with the public key", hmac(Algorithm::HS256, public.as_bytes())),
+        ("HS256 with the public key as text", hmac(Algorithm::HS256, ours().jwk().x.as_bytes())),
+        ("HS512 with the public key", hmac(Algorithm::HS512, public.as_bytes())),
         ("HS256 with nothing", hmac(Algorithm::HS256, b"")),
         ("alg RS256", with_header("alg", json!("RS256"))),
         ("alg ES256", with_header("alg", json!("ES256"))),
@@ -119,10 +91,7 @@ fn headers_gone_wrong() -> Vec<(&'static str, String)> {
         ("foreign kid", with_header("kid", json!("elsewhere"))),
         ("kid as a path", with_header("kid", json!("../../now"))),
         ("a critical extension", with_header("crit", json!(["exp"]))),
-        (
-            "a stranger's key under our kid",
-            Signer::from_seed(KID.into(), &[4; 32]).mint(&claims("ada")),
-        ),
+        ("a stranger's key under our kid", Signer::from_seed(KID.into(), &[4; 32]).mint(&claims("ada"))),
         ("a stranger's key brought along", strangers_own_key()),
     ]
 }
@@ -144,14 +113,8 @@ fn claims_gone_wrong() -> Vec<(&'static str, String)> {
         ("wrong iss", with("iss", json!("https://elsewhere.example"))),
         ("iss with something behind it", with("iss", json!("weft2"))),
         ("wrong aud", with("aud", json!("elsewhere"))),
-        (
-            "aud for others too",
-            with("aud", json!(["weft", "elsewhere"])),
-        ),
-        (
-            "exp as text",
-            with("exp", json!((START_S + 3600).to_string())),
-        ),
+        ("aud for others too", with("aud", json!(["weft", "elsewhere"]))),
+        ("exp as text", with("exp", json!((START_S + 3600).to_string()))),
         ("exp as a fraction", with("exp", json!(1.9e9 + 0.5))),
         ("exp null", with("exp", Value::Null)),
         ("exp beyond 64 bits", with("exp", json!(u64::MAX))),
@@ -159,15 +122,9 @@ fn claims_gone_wrong() -> Vec<(&'static str, String)> {
         ("exp smallest", with("exp", json!(i64::MIN))),
         ("expired an hour ago", with("exp", json!(START_S - 3600))),
         ("expired this second", with("exp", json!(START_S))),
-        (
-            "not valid before an hour from now",
-            with("nbf", json!(START_S + 3600)),
-        ),
+        ("not valid before an hour from now", with("nbf", json!(START_S + 3600))),
         ("nbf as text", with("nbf", json!("0"))),
-        (
-            "issued an hour from now",
-            with("iat", json!(START_S + 3600)),
-        ),
+        ("issued an hour from now", with("iat", json!(START_S + 3600))),
         ("issued at the end of time", with("iat", json!(i64::MAX))),
     ]
 }
@@ -181,10 +138,7 @@ fn bytes_gone_wrong() -> Vec<(&'static str, String)> {
     padded.email = "a".repeat(100_000);
     vec![
         ("claims exchanged", format!("{header}.{other}.{signature}")),
-        (
-            "signature of something else",
-            format!("{header}.{payload}.{}", BASE64.encode([7; 64])),
-        ),
+        ("signature of something else", format!("{header}.{payload}.{}", BASE64.encode([7; 64]))),
         ("signature cut off", good[..good.len() - 4].to_owned()),
         ("signature gone", format!("{header}.{payload}.")),
         ("two parts", format!("{header}.{payload}")),
@@ -194,18 +148,9 @@ fn bytes_gone_wrong() -> Vec<(&'static str, String)> {
         ("a trailing new line", format!("{good}\n")),
         ("padding", format!("{good}==")),
         ("twice", format!("{good}{good}")),
-        (
-            "claims that are no JSON",
-            format!("{header}.{}.{signature}", BASE64.encode("claims")),
-        ),
-        (
-            "header that is no JSON",
-            format!("{}.{payload}.{signature}", BASE64.encode("header")),
-        ),
-        (
-            "signed, but no object",
-            forge(&good_header(), &json!([1, 2, 3])),
-        ),
+        ("claims that are no JSON", format!("{header}.{}.{signature}", BASE64.encode("claims"))),
+        ("header that is no JSON", format!("{}.{payload}.{signature}", BASE64.encode("header"))),
+        ("signed, but no object", forge(&good_header(), &json!([1, 2, 3]))),
         ("empty", String::new()),
         ("dots", "..".into()),
         ("garbage", "garbage".into()),
@@ -216,33 +161,17 @@ fn bytes_gone_wrong() -> Vec<(&'static str, String)> {
 }
 
 fn told(status: &Status) -> (Code, String, Vec<u8>) {
-    (
-        status.code(),
-        status.message().to_owned(),
-        status.details().to_vec(),
-    )
+    (status.code(), status.message().to_owned(), status.details().to_vec())
 }
 
 #[tokio::test]
 async fn whatever_is_wrong_with_a_token_the_answer_is_the_same() {
     let verifier = verifier(&[&ours()], &Clock::manual(START_MS));
-    verifier
-        .verify(&forge(&good_header(), &base()))
-        .await
-        .expect("the corpus differs from a good token in one thing");
+    verifier.verify(&forge(&good_header(), &base())).await.expect("the corpus differs from a good token in one thing");
 
     let expected = told(&verifier.verify("").await.unwrap_err());
-    assert_eq!(
-        (expected.0, expected.1.as_str()),
-        (Code::Unauthenticated, "the access token is not valid")
-    );
-    for (what, token) in [
-        headers_gone_wrong(),
-        claims_gone_wrong(),
-        bytes_gone_wrong(),
-    ]
-    .concat()
-    {
+    assert_eq!((expected.0, expected.1.as_str()), (Code::Unauthenticated, "the access token is not valid"));
+    for (what, token) in [headers_gone_wrong(), claims_gone_wrong(), bytes_gone_wrong()].concat() {
         for time in ["first", "second"] {
             let status = verifier.verify(&token).await.expect_err(what);
             assert_eq!(told(&status), expected, "{what}, {time} time");
@@ -280,10 +209,7 @@ async fn a_remembered_token_is_refused_when_it_expires() {
     clock.advance(std::time::Duration::from_millis(59_999));
     verifier.verify(&token).await.unwrap();
     clock.advance(std::time::Duration::from_millis(1));
-    assert_eq!(
-        verifier.verify(&token).await.unwrap_err().code(),
-        Code::Unauthenticated
-    );
+    assert_eq!(verifier.verify(&token).await.unwrap_err().code(), Code::Unauthenticated);
 }
 
 #[tokio::test]
@@ -306,19 +232,8 @@ async fn a_remembered_token_is_refused_as_soon_as_its_session_ends() {
 async fn a_token_of_an_ended_session_is_refused_the_first_time_too() {
     let revocations = Revocations::new();
     revocations.insert(claims("ada").sid, claims("ada").exp * 1000);
-    let verifier = Verifier::new(
-        Keys::fixed(vec![ours().jwk()]),
-        revocations,
-        Clock::manual(START_MS),
-    );
-    assert_eq!(
-        verifier
-            .verify(&ours().mint(&claims("ada")))
-            .await
-            .unwrap_err()
-            .code(),
-        Code::Unauthenticated
-    );
+    let verifier = Verifier::new(Keys::fixed(vec![ours().jwk()]), revocations, Clock::manual(START_MS));
+    assert_eq!(verifier.verify(&ours().mint(&claims("ada"))).await.unwrap_err().code(), Code::Unauthenticated);
 }
 
 #[tokio::test]
@@ -332,8 +247,5 @@ async fn every_listed_key_is_good() {
 #[test]
 fn claims_do_not_print_the_address() {
     let text = format!("{:?}", claims("ada"));
-    assert!(
-        text.contains("ada") && !text.contains("example.com"),
-        "{text}"
-    );
+    assert!(text.contains("ada") && !text.contains("example.com"), "{text}");
 }

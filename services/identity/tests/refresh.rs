@@ -1,8 +1,11 @@
 //! The life of refresh tokens.
+use std::time::Duration;
+
 use futures_util::future::join_all;
 use tonic::Code;
 use weft_core::Reason;
 use weft_proto::identity::v1::RefreshRequest;
+use weft_testing::eventually;
 
 use crate::harness::{Node, OTHER_PRODUCT, PRODUCT, Session, World, claim, on_both_databases, reason, with};
 
@@ -54,6 +57,9 @@ async fn a_used_token_whose_successor_was_refreshed_ends_the_session_everywhere(
             assert_eq!(node.me(tokens).await, Err(Reason::Unauthenticated));
         }
         assert!(node.me(&elsewhere).await.is_ok(), "another session of the account goes on");
+        // Only the guard can refuse this: to end a session again is no error.
+        let refused = async || node.logout(&third).await == Err(Reason::Unauthenticated);
+        eventually("the refusal by the guard", Duration::from_secs(1), refused).await;
     }
     let kinds: Vec<String> = world.column("SELECT kind FROM audit_events WHERE session_id IS NOT NULL").await;
     assert_eq!(kinds, ["refresh_replay"]);

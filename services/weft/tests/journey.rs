@@ -7,11 +7,15 @@ use weft_testing::mesh::{Mesh, Options};
 use weft_testing::persona::{Client, Persona};
 use weft_testing::{postgres, redis};
 
-use crate::WEFT;
+use crate::{WEFT, adiuva_with};
 
 /// On PostgreSQL and Redis, as operators run it.
 async fn deployed() -> Mesh {
-    let mut options = Options::new(WEFT);
+    deployed_with(Vec::new()).await
+}
+
+async fn deployed_with(environment: Vec<(String, String)>) -> Mesh {
+    let mut options = Options { environment, ..Options::new(WEFT) };
     options.postgres = Some(postgres::shared().await.database().await);
     options.redis = Some(redis::shared().await.url());
     Mesh::start(options).await
@@ -53,7 +57,10 @@ async fn four_processes_on_sqlite_serve_the_journey() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn chat_says_unavailable_while_billing_is_dead_and_recovers_with_it() {
-    let mut mesh = deployed().await;
+    // Asking again and again is not what is tested here.
+    let products = tempfile::tempdir().unwrap();
+    adiuva_with(products.path(), &[("requests_per_minute = 20", "requests_per_minute = 100000")]);
+    let mut mesh = deployed_with(vec![("WEFT_PRODUCTS_DIR".to_owned(), products.path().display().to_string())]).await;
     let bo = Persona::register(mesh.edge(), "adiuva", "bo@example.com").await;
     let message = json!({"message": "what can you do?"});
     assert_eq!(bo.post("/api/v1/chat", &message).await.0, 200);

@@ -14,7 +14,7 @@ use weft_testing::eventually;
 use weft_testing::mesh::{Mesh, Options, SERVICE_SECRET};
 use weft_testing::persona::{Client, Persona};
 
-use crate::WEFT;
+use crate::{WEFT, adiuva_with};
 
 /// Who may call an RPC, stated a second time on purpose.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,22 +44,6 @@ const ROWS: &[(&str, Who)] = &[
     ("/weft.orchestrator.v1.ChatService/Chat", Who::User),
     ("/weft.orchestrator.v1.ChatService/StreamChat", Who::User),
 ];
-
-/// A product whose access tokens live for a second.
-fn brief_product(folder: &std::path::Path) {
-    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../products/adiuva.toml")).unwrap();
-    let text: String = text
-        .lines()
-        .map(|line| match line.split('=').next().map(str::trim) {
-            Some("slug") if line.contains("adiuva") => "slug = \"brief\"".to_owned(),
-            Some("hosts") => "hosts = [\"brief.test\"]".to_owned(),
-            Some("access_ttl_s") => "access_ttl_s = 1".to_owned(),
-            _ => line.to_owned(),
-        })
-        .collect::<Vec<_>>()
-        .join("\n");
-    std::fs::write(folder.join("brief.toml"), text).unwrap();
-}
 
 fn rpcs(pool: &DescriptorPool) -> BTreeSet<String> {
     let methods = pool.services().flat_map(|service| service.methods().collect::<Vec<_>>());
@@ -113,7 +97,9 @@ fn every_rpc_has_a_policy_and_a_row() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_rpc_turns_away_whoever_may_not_call_it() {
     let products = tempfile::tempdir().unwrap();
-    brief_product(products.path());
+    // A product whose access tokens live for a second.
+    let brief = [("slug = \"adiuva\"", "slug = \"brief\""), ("adiuva.test", "brief.test"), ("access_ttl_s = 900", "access_ttl_s = 1")];
+    adiuva_with(products.path(), &brief);
     let mut options = Options::new(WEFT);
     options.environment.push(("WEFT_PRODUCTS_DIR".to_owned(), products.path().display().to_string()));
     let mesh = Mesh::start(options).await;
