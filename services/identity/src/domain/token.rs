@@ -109,7 +109,7 @@ impl AccessTimes {
         let issued = now_ms.div_euclid(1000);
         let latest = (issued + ttl_s).min(session.expires_at.div_euclid(1000));
         let expires = match previous {
-            Some(previous) if previous.issued == issued => latest,
+            Some(previous) if previous.issued == issued => latest.min(previous.expires - 1),
             _ => latest,
         };
         AccessTimes { issued, expires }

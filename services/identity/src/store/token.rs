@@ -1,4 +1,5 @@
-//! Pairs of tokens, known by the keyed hash of their refresh token. The session's row is locked whenever one changes.
+//! Pairs of tokens, known by the keyed hash of their refresh token. Whatever exchanges or withdraws one holds the
+//! lock of its session.
 use weft_db::{Db, DbError, On, Tx, record, sql};
 
 use crate::domain::account::Account;
