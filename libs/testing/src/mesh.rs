@@ -173,18 +173,30 @@ impl Launch {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log);
         let log = log.unwrap_or_else(|error| panic!("{}: {error}", self.log.display()));
         let mut command = Command::new(&self.binary);
-        command.envs(self.environment.iter().cloned()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
+        command
+            .envs(self.environment.iter().cloned())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .kill_on_drop(true);
         command
     }
 
     fn spawn(&self, service: &str) -> Child {
-        self.command().args(["serve", service]).spawn().unwrap_or_else(|error| panic!("{}: {error}", self.binary.display()))
+        self.command()
+            .args(["serve", service])
+            .spawn()
+            .unwrap_or_else(|error| panic!("{}: {error}", self.binary.display()))
     }
 
     async fn migrate(&self, service: &str) {
         let status = self.command().args(["migrate", service]).status().await;
         let status = status.unwrap_or_else(|error| panic!("{}: {error}", self.binary.display()));
-        assert!(status.success(), "weft migrate {service}: {status}: {}", std::fs::read_to_string(&self.log).unwrap_or_default());
+        assert!(
+            status.success(),
+            "weft migrate {service}: {status}: {}",
+            std::fs::read_to_string(&self.log).unwrap_or_default()
+        );
     }
 }
 

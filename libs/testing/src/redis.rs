@@ -1,8 +1,5 @@
 //! A real Redis on a free port, without persistence, that can fail on order.
-#![expect(
-    clippy::panic,
-    reason = "a test bench that cannot be set up ends the test"
-)]
+#![expect(clippy::panic, reason = "a test bench that cannot be set up ends the test")]
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::path::PathBuf;
@@ -44,9 +41,7 @@ impl Redis {
             match Redis::start_on("redis-server", free_address().await).await {
                 Ok(redis) => return redis,
                 // Somebody else can take the port before the server does.
-                Err(error)
-                    if error.kind() == io::ErrorKind::AddrInUse
-                        && begun.elapsed() < START_WITHIN => {}
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse && begun.elapsed() < START_WITHIN => {}
                 Err(error) => panic!("{error}"),
             }
         }
@@ -78,25 +73,17 @@ impl Redis {
 
     /// Lets it answer nothing for a while; connections stay open.
     pub async fn stall(&self, time: Duration) {
-        let answer = self
-            .command(&format!("CLIENT PAUSE {} ALL", time.as_millis()))
-            .await;
+        let answer = self.command(&format!("CLIENT PAUSE {} ALL", time.as_millis())).await;
         assert_eq!(answer, "+OK\r\n", "CLIENT PAUSE");
     }
 
     /// Sends one command as `redis-cli` takes it; the first 16 KiB of the answer as it comes over the wire.
     pub async fn command(&self, command: &str) -> String {
-        ask(&self.address, command)
-            .await
-            .unwrap_or_else(|error| panic!("redis on {}: {error}", self.address))
+        ask(&self.address, command).await.unwrap_or_else(|error| panic!("redis on {}: {error}", self.address))
     }
 
     async fn start_on(binary: &str, address: String) -> io::Result<Redis> {
-        let redis = Redis {
-            address,
-            log: tempfile::tempfile()?,
-            child: Mutex::new(None),
-        };
+        let redis = Redis { address, log: tempfile::tempfile()?, child: Mutex::new(None) };
         redis.run(binary).await?;
         Ok(redis)
     }
@@ -105,30 +92,17 @@ impl Redis {
     async fn run(&self, binary: &str) -> io::Result<()> {
         let child = start_process(self.launch(binary)?).map_err(|error| {
             let hint = "tests need a real Redis: install the Debian package redis-server";
-            io::Error::new(
-                error.kind(),
-                format!("{binary} cannot be started ({error}), {hint}"),
-            )
+            io::Error::new(error.kind(), format!("{binary} cannot be started ({error}), {hint}"))
         })?;
         let own = format!("process_id:{}\r\n", child.id());
         *self.child() = Some(child);
         let begun = Instant::now();
         // The number tells ours from somebody else's that has taken the port.
-        while !ask(&self.address, "INFO server")
-            .await
-            .is_ok_and(|answer| answer.contains(&own))
-        {
-            let ended = self
-                .child()
-                .as_mut()
-                .is_none_or(|child| !matches!(child.try_wait(), Ok(None)));
+        while !ask(&self.address, "INFO server").await.is_ok_and(|answer| answer.contains(&own)) {
+            let ended = self.child().as_mut().is_none_or(|child| !matches!(child.try_wait(), Ok(None)));
             if ended || begun.elapsed() > START_WITHIN {
                 self.kill();
-                let kind = if ended {
-                    io::ErrorKind::AddrInUse
-                } else {
-                    io::ErrorKind::TimedOut
-                };
+                let kind = if ended { io::ErrorKind::AddrInUse } else { io::ErrorKind::TimedOut };
                 return Err(io::Error::new(
                     kind,
                     format!("redis does not start on {}: {}", self.address, self.said()?),
@@ -150,20 +124,8 @@ impl Redis {
             }
             _ => Command::new(binary),
         };
-        command.args([
-            "--port",
-            port,
-            "--bind",
-            "127.0.0.1",
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-        ]);
-        command
-            .stdin(Stdio::null())
-            .stdout(self.log.try_clone()?)
-            .stderr(self.log.try_clone()?);
+        command.args(["--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+        command.stdin(Stdio::null()).stdout(self.log.try_clone()?).stderr(self.log.try_clone()?);
         Ok(command)
     }
 
@@ -187,9 +149,7 @@ impl Drop for Redis {
 
 fn on_path(binary: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path)
-        .map(|folder| folder.join(binary))
-        .find(|file| file.is_file())
+    std::env::split_paths(&path).map(|folder| folder.join(binary)).find(|file| file.is_file())
 }
 
 /// Starts a process from a thread that lives as long as we do: `--pdeathsig` fires when the *thread* that started
@@ -215,9 +175,7 @@ fn start_process(command: Command) -> io::Result<Child> {
 async fn ask(address: &str, command: &str) -> io::Result<String> {
     let talk = async {
         let mut stream = TcpStream::connect(address).await?;
-        stream
-            .write_all(format!("{command}\r\n").as_bytes())
-            .await?;
+        stream.write_all(format!("{command}\r\n").as_bytes()).await?;
         let mut answer = vec![0; 16 * 1024];
         let length = stream.read(&mut answer).await?;
         Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
@@ -232,14 +190,8 @@ mod tests {
     #[tokio::test]
     async fn a_missing_binary_names_the_package_to_install() {
         let started = Redis::start_on("no-such-redis-server", free_address().await).await;
-        let error = started
-            .err()
-            .map(|error| error.to_string())
-            .unwrap_or_default();
-        assert!(
-            error.contains("no-such-redis-server") && error.contains("Debian package redis-server"),
-            "{error}"
-        );
+        let error = started.err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(error.contains("no-such-redis-server") && error.contains("Debian package redis-server"), "{error}");
     }
 
     #[tokio::test]
@@ -256,11 +208,7 @@ mod tests {
 
     #[tokio::test]
     async fn it_outlives_the_thread_that_asked_for_it_and_ends_when_it_is_dropped() {
-        let begin = || {
-            tokio::runtime::Runtime::new()
-                .unwrap()
-                .block_on(Redis::start())
-        };
+        let begin = || tokio::runtime::Runtime::new().unwrap().block_on(Redis::start());
         let redis = std::thread::spawn(begin).join().unwrap();
         assert_eq!(redis.command("PING").await, "+PONG\r\n");
         let address = redis.address.clone();

@@ -38,7 +38,10 @@ pub enum Error {
     Hash(#[source] argon2::password_hash::Error),
     /// A hash was not finished.
     #[error("the password hash was not finished")]
-    HashLost(#[source] tokio::task::JoinError),
+    HashLost,
+    /// Start: a thread for hashes could not be had.
+    #[error("a thread for password hashes could not be started")]
+    HashThread(#[source] std::io::Error),
     /// A token pair could not be sealed, or a sealed one not be opened.
     #[error("a token pair could not be sealed or opened")]
     Seal,

@@ -58,7 +58,7 @@ pub async fn serve(config: Config, mesh: Mesh, products: Arc<Products>, listener
         db: db.clone(),
         clock: mesh.clock().clone(),
         products,
-        hashing: Hashing::new(config.weft_identity_hash_threads, config.weft_identity_hash_queue),
+        hashing: Hashing::new(config.weft_identity_hash_threads, config.weft_identity_hash_queue)?,
         turns: Turns::new(),
         secrets,
         signer,

@@ -79,7 +79,8 @@ fn unknown_keys(environment: &Environment) -> Result<(), String> {
     let known = keys();
     let settings = environment.keys().filter(|key| key.starts_with("WEFT_") && !key.starts_with("WEFT_TEST_"));
     let unknown = settings.filter(|key| !known.iter().any(|name| name == key.strip_suffix("_FILE").unwrap_or(key)));
-    let lines: Vec<String> = unknown.map(|key| format!("{key}: no such setting; .env.example names them all")).collect();
+    let lines: Vec<String> =
+        unknown.map(|key| format!("{key}: no such setting; .env.example names them all")).collect();
     if lines.is_empty() { Ok(()) } else { Err(lines.join("\n")) }
 }
 
@@ -119,14 +120,19 @@ mod tests {
             .map(|line| line.trim_start_matches("# "))
             .filter_map(|line| line.split_once('='))
             .map(|(key, _)| key.to_owned())
-            .filter(|key| key.chars().all(|letter| letter.is_ascii_uppercase() || letter.is_ascii_digit() || letter == '_'))
+            .filter(|key| {
+                key.chars().all(|letter| letter.is_ascii_uppercase() || letter.is_ascii_digit() || letter == '_')
+            })
             .collect();
         assert_eq!(named, keys().into_iter().collect());
     }
 
     #[test]
     fn a_misspelt_setting_is_named() {
-        let environment = Environment::from([("WEFT_LISTENN".to_owned(), "x".to_owned()), ("WEFT_IDENTITY_SECRET_FILE".to_owned(), "x".to_owned())]);
+        let environment = Environment::from([
+            ("WEFT_LISTENN".to_owned(), "x".to_owned()),
+            ("WEFT_IDENTITY_SECRET_FILE".to_owned(), "x".to_owned()),
+        ]);
         let mistakes = unknown_keys(&environment).unwrap_err();
         assert_eq!(mistakes, "WEFT_LISTENN: no such setting; .env.example names them all");
     }

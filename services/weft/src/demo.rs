@@ -46,13 +46,21 @@ pub async fn wait_until_ready(url: &str) -> Result<(), Failure> {
         }
     };
     tokio::time::timeout(READY_WITHIN, ready).await.map_err(|_| {
-        Failure::unavailable(format!("not every service became ready within {} s; see {url}/health/detailed and the log", READY_WITHIN.as_secs()))
+        Failure::unavailable(format!(
+            "not every service became ready within {} s; see {url}/health/detailed and the log",
+            READY_WITHIN.as_secs()
+        ))
     })
 }
 
 /// The demo account of the default product, made at the first start. None in production, or where the
 /// default product has no passwords.
-pub async fn account(environment: &Environment, products: &Products, url: &str, password: &str) -> Result<Option<Account>, Failure> {
+pub async fn account(
+    environment: &Environment,
+    products: &Products,
+    url: &str,
+    password: &str,
+) -> Result<Option<Account>, Failure> {
     let config: MeshConfig = require(environment)?;
     let gateway: weft_gateway::Config = require(environment)?;
     let takes_passwords = products
@@ -62,17 +70,26 @@ pub async fn account(environment: &Environment, products: &Products, url: &str, 
         return Ok(None);
     }
     let body = json!({"email": EMAIL, "password": password});
-    let answer = client()?.post(format!("{url}/api/v1/auth/register")).json(&body).send().await.map_err(Failure::stopped)?;
+    let answer =
+        client()?.post(format!("{url}/api/v1/auth/register")).json(&body).send().await.map_err(Failure::stopped)?;
     match answer.status() {
         StatusCode::OK | StatusCode::CONFLICT => Ok(Some(Account { email: EMAIL, password: password.to_owned() })),
-        status => Err(Failure::stopped(format!("the demo account could not be made: {status}: {}", answer.text().await.unwrap_or_default()))),
+        status => Err(Failure::stopped(format!(
+            "the demo account could not be made: {status}: {}",
+            answer.text().await.unwrap_or_default()
+        ))),
     }
 }
 
 /// The text that says how to go on.
 pub fn welcome(environment: &Environment, url: &str, data: &Path, ready_ms: u128, account: Option<&Account>) -> String {
-    let keyed = ["OPENAI_API_KEY", "OPENAI_API_KEY_FILE", "OPENAI_BASE_URL"].iter().any(|key| environment.contains_key(*key));
-    let model = if keyed { "your OpenAI-compatible provider" } else { "offline (built in; set OPENAI_API_KEY or OPENAI_BASE_URL for a real one)" };
+    let keyed =
+        ["OPENAI_API_KEY", "OPENAI_API_KEY_FILE", "OPENAI_BASE_URL"].iter().any(|key| environment.contains_key(*key));
+    let model = if keyed {
+        "your OpenAI-compatible provider"
+    } else {
+        "offline (built in; set OPENAI_API_KEY or OPENAI_BASE_URL for a real one)"
+    };
     let mut text = format!(
         "\nWeft is ready after {ready_ms} ms.\n\n  edge     {url}   JSON, SSE, grpc-web and gRPC\n  health   {url}/health/detailed\n  metrics  {url}/metrics\n  data     {}\n  model    {model}\n",
         data.display()

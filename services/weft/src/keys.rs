@@ -40,7 +40,12 @@ impl<'de> Deserializer<'de> for FieldNames {
         Err(Names(&[]))
     }
 
-    fn deserialize_struct<V: Visitor<'de>>(self, _: &'static str, fields: &'static [&'static str], _: V) -> Result<V::Value, Names> {
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        _: V,
+    ) -> Result<V::Value, Names> {
         Err(Names(fields))
     }
 

@@ -20,7 +20,8 @@ pub fn secret(folder: &Path, name: &str) -> Result<String, Failure> {
     let mut bytes = [0_u8; 24];
     getrandom::fill(&mut bytes).map_err(Failure::cannot_create)?;
     let text = URL_SAFE_NO_PAD.encode(bytes);
-    write_once(&path, &text).map_err(|error| Failure::cannot_create(format!("cannot write {}: {error}", path.display())))?;
+    write_once(&path, &text)
+        .map_err(|error| Failure::cannot_create(format!("cannot write {}: {error}", path.display())))?;
     Ok(text)
 }
 

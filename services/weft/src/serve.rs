@@ -40,7 +40,9 @@ pub async fn serve(environment: &Environment, service: Service) -> Result<(), Fa
 /// Takes a port, or says who cannot have it.
 pub async fn bind(address: &str) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|error| {
-        Failure::cannot_create(format!("cannot listen on {address}: {error}; choose another address with --listen or WEFT_LISTEN"))
+        Failure::cannot_create(format!(
+            "cannot listen on {address}: {error}; choose another address with --listen or WEFT_LISTEN"
+        ))
     })
 }
 
@@ -79,10 +81,18 @@ impl Job {
     /// Serves until the mesh shuts down.
     pub async fn run(self, mesh: Mesh, products: Arc<Products>, listener: TcpListener) -> Result<(), Failure> {
         match self {
-            Job::Identity(config) => weft_identity::serve(config, mesh, products, listener).await.map_err(Failure::unavailable),
-            Job::Billing(config) => weft_billing::serve(config, mesh, products, listener).await.map_err(Failure::unavailable),
-            Job::Orchestrator(config) => weft_orchestrator::serve(config, mesh, products, listener).await.map_err(Failure::unavailable),
-            Job::Gateway(config) => weft_gateway::serve(config, mesh, products, listener).await.map_err(Failure::unavailable),
+            Job::Identity(config) => {
+                weft_identity::serve(config, mesh, products, listener).await.map_err(Failure::unavailable)
+            }
+            Job::Billing(config) => {
+                weft_billing::serve(config, mesh, products, listener).await.map_err(Failure::unavailable)
+            }
+            Job::Orchestrator(config) => {
+                weft_orchestrator::serve(config, mesh, products, listener).await.map_err(Failure::unavailable)
+            }
+            Job::Gateway(config) => {
+                weft_gateway::serve(config, mesh, products, listener).await.map_err(Failure::unavailable)
+            }
         }
     }
 }

@@ -116,7 +116,10 @@ struct Folder {
 impl Folder {
     fn open(path: &Path) -> Result<Folder, Failure> {
         let cannot = |error: &dyn std::fmt::Display| {
-            Failure::cannot_create(format!("cannot use the data folder {}: {error}; choose another with --data-dir", path.display()))
+            Failure::cannot_create(format!(
+                "cannot use the data folder {}: {error}; choose another with --data-dir",
+                path.display()
+            ))
         };
         fs::create_dir_all(path).map_err(|error| cannot(&error))?;
         let path = fs::canonicalize(path).map_err(|error| cannot(&error))?;

@@ -10,7 +10,8 @@ use crate::WEFT;
 
 /// A path that `scripts/test` sets after it has installed the clients.
 fn prepared(key: &str) -> String {
-    let path = std::env::var_os(key).unwrap_or_else(|| panic!("{key} is not set: run scripts/test, which installs the clients"));
+    let path = std::env::var_os(key)
+        .unwrap_or_else(|| panic!("{key} is not set: run scripts/test, which installs the clients"));
     path.into_string().unwrap()
 }
 
@@ -74,7 +75,12 @@ async fn every_transport_gives_the_same_values_and_codes() {
     assert_eq!(grpc["me"]["value"]["tier"], "free");
     assert_eq!(grpc["chat"]["value"]["model"], "offline");
     assert_eq!(expected("a stream that breaks off"), ("UNAVAILABLE", "PROVIDER_STREAM_INTERRUPTED"));
-    assert_eq!(grpc["a stream that breaks off"]["value"].as_array().unwrap().len(), 3, "{}", grpc["a stream that breaks off"]);
+    assert_eq!(
+        grpc["a stream that breaks off"]["value"].as_array().unwrap().len(),
+        3,
+        "{}",
+        grpc["a stream that breaks off"]
+    );
 
     let script = format!("{clients}/journey.mjs");
     for mode in ["json", "grpc-web", "grpc-web-text", "connect-web"] {

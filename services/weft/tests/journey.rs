@@ -31,7 +31,8 @@ async fn a_user_gets_from_register_to_chat(mesh: &Mesh) {
     assert_eq!(chat["actions"][0]["data"]["title"], "Call Bo");
 
     let client = Client::new(mesh.edge(), "adiuva");
-    let (status, next) = client.post("/api/v1/auth/refresh", None, &json!({"refresh_token": ana.refresh_token()})).await;
+    let (status, next) =
+        client.post("/api/v1/auth/refresh", None, &json!({"refresh_token": ana.refresh_token()})).await;
     assert_eq!(status, 200, "{next}");
     let token = next["access_token"].as_str().unwrap();
     assert_eq!(client.post("/api/v1/auth/logout", Some(token), &json!({})).await, (200, json!({"ok": true})));
@@ -39,7 +40,8 @@ async fn a_user_gets_from_register_to_chat(mesh: &Mesh) {
         client.get("/api/v1/auth/me", Some(token)).await.0 == 401
     })
     .await;
-    let (status, refused) = client.post("/api/v1/auth/refresh", None, &json!({"refresh_token": next["refresh_token"]})).await;
+    let (status, refused) =
+        client.post("/api/v1/auth/refresh", None, &json!({"refresh_token": next["refresh_token"]})).await;
     assert_eq!(status, 401, "{refused}");
 }
 
@@ -67,7 +69,8 @@ async fn chat_says_unavailable_while_billing_is_dead_and_recovers_with_it() {
 
     mesh.billing.kill().await;
     // What was read less than a second ago may still be believed.
-    eventually("chat to notice", Duration::from_secs(2), || async { bo.post("/api/v1/chat", &message).await.0 == 503 }).await;
+    eventually("chat to notice", Duration::from_secs(2), || async { bo.post("/api/v1/chat", &message).await.0 == 503 })
+        .await;
     let begun = Instant::now();
     let (status, refused) = bo.post("/api/v1/chat", &message).await;
     assert_eq!((status, &refused["error"]["code"]), (503, &json!("unavailable")), "{refused}");
@@ -77,7 +80,10 @@ async fn chat_says_unavailable_while_billing_is_dead_and_recovers_with_it() {
     assert!(health.to_string().contains("billing"), "{health}");
 
     mesh.billing.restart().await;
-    eventually("chat to recover", Duration::from_secs(5), || async { bo.post("/api/v1/chat", &message).await.0 == 200 }).await;
+    eventually("chat to recover", Duration::from_secs(5), || async {
+        bo.post("/api/v1/chat", &message).await.0 == 200
+    })
+    .await;
     mesh.until_healthy().await;
 }
 
@@ -90,13 +96,19 @@ async fn secrets_and_words_do_not_reach_the_log() {
     let words = "the canary Zanzibar-4711 sings";
     assert_eq!(cy.post("/api/v1/chat", &json!({"message": words})).await.0, 200);
     let client = Client::new(mesh.edge(), "adiuva");
-    let (status, _) = client.post("/api/v1/auth/login", None, &json!({"email": cy.email, "password": cy.password})).await;
+    let (status, _) =
+        client.post("/api/v1/auth/login", None, &json!({"email": cy.email, "password": cy.password})).await;
     assert_eq!(status, 200);
 
     let logs = mesh.logs();
     assert!(logs.contains("weft.orchestrator.v1.ChatService"), "the calls are logged");
     let signature = cy.access_token().rsplit('.').next().unwrap();
-    for (what, secret) in [("the message", "Zanzibar-4711"), ("the password", &cy.password), ("the access token", signature), ("the refresh token", cy.refresh_token())] {
+    for (what, secret) in [
+        ("the message", "Zanzibar-4711"),
+        ("the password", &cy.password),
+        ("the access token", signature),
+        ("the refresh token", cy.refresh_token()),
+    ] {
         assert!(!logs.contains(secret), "{what} is in the log");
     }
 }

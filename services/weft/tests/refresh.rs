@@ -34,7 +34,8 @@ async fn me(client: &AuthServiceClient<Channel>, token: &str) -> Result<(), toni
 /// Five rounds here; `scripts/prove refresh` runs 200.
 #[tokio::test(flavor = "multi_thread")]
 async fn fifty_parallel_refreshes_leave_one_usable_leaf_and_nobody_logged_out() {
-    let rounds: usize = std::env::var_os("WEFT_PROVE_ROUNDS").map_or(5, |rounds| rounds.to_str().unwrap().parse().unwrap());
+    let rounds: usize =
+        std::env::var_os("WEFT_PROVE_ROUNDS").map_or(5, |rounds| rounds.to_str().unwrap().parse().unwrap());
     let mut options = Options::new(WEFT);
     options.postgres = Some(postgres::shared().await.database().await);
     options.identities = 3;
@@ -43,7 +44,8 @@ async fn fifty_parallel_refreshes_leave_one_usable_leaf_and_nobody_logged_out() 
     for process in &mesh.identities {
         replicas.push(AuthServiceClient::connect(process.url.clone()).await.unwrap());
     }
-    let register = RegisterRequest { email: "racer@example.com".to_owned(), password: "correct horse battery".to_owned() };
+    let register =
+        RegisterRequest { email: "racer@example.com".to_owned(), password: "correct horse battery".to_owned() };
     let mut current = replicas[0].clone().register(for_adiuva(register)).await.unwrap().into_inner();
 
     for round in 0..rounds {
@@ -55,7 +57,9 @@ async fn fifty_parallel_refreshes_leave_one_usable_leaf_and_nobody_logged_out() 
         let mut leaves = HashSet::new();
         let mut answers = Vec::new();
         while let Some(answer) = racing.join_next().await {
-            let answer = answer.unwrap().unwrap_or_else(|status| panic!("round {round}: an honest client was refused: {status}"));
+            let answer = answer
+                .unwrap()
+                .unwrap_or_else(|status| panic!("round {round}: an honest client was refused: {status}"));
             leaves.insert(answer.refresh_token.clone());
             answers.push(answer);
         }
@@ -73,7 +77,8 @@ async fn fifty_parallel_refreshes_leave_one_usable_leaf_and_nobody_logged_out() 
 async fn a_refresh_token_of_another_product_is_nothing_here() {
     let mesh = Mesh::start(Options::new(WEFT)).await;
     let mut client = AuthServiceClient::connect(mesh.identities[0].url.clone()).await.unwrap();
-    let register = RegisterRequest { email: "racer@example.com".to_owned(), password: "correct horse battery".to_owned() };
+    let register =
+        RegisterRequest { email: "racer@example.com".to_owned(), password: "correct horse battery".to_owned() };
     let tokens = client.register(for_adiuva(register)).await.unwrap().into_inner();
     let mut request = Request::new(RefreshRequest { refresh_token: tokens.refresh_token.clone() });
     request.metadata_mut().insert("x-weft-product", "zerobs".parse().unwrap());

@@ -38,11 +38,14 @@ async fn a_broken_manifest_is_refused_with_file_and_line() {
     let folder = tempfile::tempdir().unwrap();
     let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../products/adiuva.toml")).unwrap();
     let lines_before = text.lines().take_while(|line| !line.starts_with('[')).count();
-    let broken: Vec<&str> = text.lines().take(lines_before).chain(["surprise = 1"]).chain(text.lines().skip(lines_before)).collect();
+    let broken: Vec<&str> =
+        text.lines().take(lines_before).chain(["surprise = 1"]).chain(text.lines().skip(lines_before)).collect();
     std::fs::write(folder.path().join("adiuva.toml"), broken.join("\n")).unwrap();
     let products = [("WEFT_PRODUCTS_DIR", folder.path().to_str().unwrap())];
     let data = tempfile::tempdir().unwrap();
-    for arguments in [&["config", "check"][..], &["up", "--listen", "127.0.0.1:0", "--data-dir", data.path().to_str().unwrap()][..]] {
+    for arguments in
+        [&["config", "check"][..], &["up", "--listen", "127.0.0.1:0", "--data-dir", data.path().to_str().unwrap()][..]]
+    {
         let (status, text) = weft(arguments, &products).await;
         assert_eq!(status, 64, "{text}");
         assert!(text.contains(&format!("adiuva.toml:{}", lines_before + 1)), "{text}");
@@ -68,12 +71,8 @@ async fn an_unreachable_database_is_named_at_start() {
 
 #[tokio::test]
 async fn the_check_names_every_mistake_at_once() {
-    let environment = [
-        ("WEFT_REQUEST_TIMEOUT_MS", "soon"),
-        ("WEFT_WORKER_THREADS", "many"),
-        ("ENV", "dev"),
-        ("ENVIRONMENT", "prod"),
-    ];
+    let environment =
+        [("WEFT_REQUEST_TIMEOUT_MS", "soon"), ("WEFT_WORKER_THREADS", "many"), ("ENV", "dev"), ("ENVIRONMENT", "prod")];
     let (status, text) = weft(&["config", "check"], &environment).await;
     assert_eq!(status, 64);
     let lower = text.to_lowercase();

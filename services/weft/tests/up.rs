@@ -66,7 +66,11 @@ impl Up {
 async fn paste(script: &str) -> (Value, Value) {
     let output = Command::new("bash").args(["-c", script]).output().await.unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    let answers: Vec<Value> = text.lines().filter(|line| !line.is_empty()).map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect();
+    let answers: Vec<Value> = text
+        .lines()
+        .filter(|line| !line.is_empty())
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect();
     let [me, chat] = answers.as_slice() else { panic!("two answers: {text}") };
     (me.clone(), chat.clone())
 }

@@ -27,8 +27,10 @@ enum Who {
     Services(&'static [&'static str]),
 }
 
-const SERVICES: &[&str] = &["gateway", "identity", "billing", "storage", "orchestrator", "marketplace", "workspace", "outreach"];
-const ASK_BILLING: &[&str] = &["gateway", "identity", "storage", "orchestrator", "marketplace", "workspace", "outreach"];
+const SERVICES: &[&str] =
+    &["gateway", "identity", "billing", "storage", "orchestrator", "marketplace", "workspace", "outreach"];
+const ASK_BILLING: &[&str] =
+    &["gateway", "identity", "storage", "orchestrator", "marketplace", "workspace", "outreach"];
 
 /// Every RPC: its path, who may call it.
 const ROWS: &[(&str, Who)] = &[
@@ -89,7 +91,9 @@ fn every_rpc_has_a_policy_and_a_row() {
         match who {
             Who::Public => assert_eq!(policy.access, weft_auth::Access::Public, "{path}"),
             Who::User => assert_eq!(policy.access, weft_auth::Access::User, "{path}"),
-            Who::Services(services) => assert_eq!((policy.access, callers.as_slice()), (weft_auth::Access::Service, *services), "{path}"),
+            Who::Services(services) => {
+                assert_eq!((policy.access, callers.as_slice()), (weft_auth::Access::Service, *services), "{path}")
+            }
         }
     }
 }
@@ -98,7 +102,11 @@ fn every_rpc_has_a_policy_and_a_row() {
 async fn every_rpc_turns_away_whoever_may_not_call_it() {
     let products = tempfile::tempdir().unwrap();
     // A product whose access tokens live for a second.
-    let brief = [("slug = \"adiuva\"", "slug = \"brief\""), ("adiuva.test", "brief.test"), ("access_ttl_s = 900", "access_ttl_s = 1")];
+    let brief = [
+        ("slug = \"adiuva\"", "slug = \"brief\""),
+        ("adiuva.test", "brief.test"),
+        ("access_ttl_s = 900", "access_ttl_s = 1"),
+    ];
     adiuva_with(products.path(), &brief);
     let mut options = Options::new(WEFT);
     options.environment.push(("WEFT_PRODUCTS_DIR".to_owned(), products.path().display().to_string()));
@@ -111,28 +119,46 @@ async fn every_rpc_turns_away_whoever_may_not_call_it() {
     ];
     let elsewhere = Persona::register(mesh.edge(), "zerobs", "user@example.com").await;
     let past = Persona::register(mesh.edge(), "brief", "user@example.com").await;
-    eventually("the brief token to expire", Duration::from_secs(5), || async { past.get("/api/v1/auth/me").await.0 == 401 }).await;
+    eventually("the brief token to expire", Duration::from_secs(5), || async {
+        past.get("/api/v1/auth/me").await.0 == 401
+    })
+    .await;
 
     let edge = Channel::from_shared(mesh.edge().to_owned()).unwrap().connect().await.unwrap();
     for (path, who) in ROWS {
-        let service = [("identity", &mesh.identities[0]), ("billing", &mesh.billing), ("orchestrator", &mesh.orchestrator)];
-        let (name, process) = service.into_iter().find(|(name, _)| path.starts_with(&format!("/weft.{name}."))).unwrap();
+        let service =
+            [("identity", &mesh.identities[0]), ("billing", &mesh.billing), ("orchestrator", &mesh.orchestrator)];
+        let (name, process) =
+            service.into_iter().find(|(name, _)| path.starts_with(&format!("/weft.{name}."))).unwrap();
         let behind = Channel::from_shared(process.url.clone()).unwrap().connect().await.unwrap();
-        for (where_, server, leaving) in [("at the edge", &edge, &leaving[0]), ("at the service", &behind, &leaving[1])] {
+        for (where_, server, leaving) in [("at the edge", &edge, &leaving[0]), ("at the service", &behind, &leaving[1])]
+        {
             let user = if path.ends_with("/Logout") { leaving } else { &user };
             let nobody = call(server, path, "adiuva", &[]).await;
             let expired = call(server, path, "brief", &[bearer(past.access_token())]).await;
             let foreign = call(server, path, "adiuva", &[bearer(elsewhere.access_token())]).await;
             let as_user = call(server, path, "adiuva", &[bearer(user.access_token())]).await;
-            let told = format!("{path} {where_}: nobody {nobody:?}, expired {expired:?}, foreign {foreign:?}, user {as_user:?}");
+            let told = format!(
+                "{path} {where_}: nobody {nobody:?}, expired {expired:?}, foreign {foreign:?}, user {as_user:?}"
+            );
             match who {
-                Who::Public => assert!(code(&nobody) != Code::Unimplemented && code(&nobody) != Code::PermissionDenied, "{told}"),
+                Who::Public => {
+                    assert!(code(&nobody) != Code::Unimplemented && code(&nobody) != Code::PermissionDenied, "{told}")
+                }
                 Who::User => {
-                    assert_eq!((code(&nobody), code(&expired), code(&foreign)), (Code::Unauthenticated, Code::Unauthenticated, Code::PermissionDenied), "{told}");
+                    assert_eq!(
+                        (code(&nobody), code(&expired), code(&foreign)),
+                        (Code::Unauthenticated, Code::Unauthenticated, Code::PermissionDenied),
+                        "{told}"
+                    );
                     assert!(admitted(&as_user), "{told}");
                 }
                 Who::Services(_) => {
-                    assert_eq!((code(&nobody), code(&as_user)), (Code::Unauthenticated, Code::PermissionDenied), "{told}");
+                    assert_eq!(
+                        (code(&nobody), code(&as_user)),
+                        (Code::Unauthenticated, Code::PermissionDenied),
+                        "{told}"
+                    );
                 }
             }
         }
@@ -143,7 +169,13 @@ async fn every_rpc_turns_away_whoever_may_not_call_it() {
 }
 
 /// A service that is listed is let in; one that is not, one with another secret and one that asks at the edge are not.
-async fn services_are_told_apart(behind: &Channel, edge: &Channel, name: &'static str, path: &str, listed: &[&'static str]) {
+async fn services_are_told_apart(
+    behind: &Channel,
+    edge: &Channel,
+    name: &'static str,
+    path: &str,
+    listed: &[&'static str],
+) {
     let token = |secret: &str, caller: &'static str| {
         let key = ServiceKey::new(&secret.to_owned().into(), caller);
         vec![(SERVICE_TOKEN_HEADER, key.mint(name))]
@@ -190,7 +222,8 @@ fn bindings(pool: &DescriptorPool) -> Vec<(String, String)> {
         }
         let Value::Message(rule) = options.get_extension(&http).into_owned() else { panic!("a rule is a message") };
         let further = rule.get_field_by_name("additional_bindings").unwrap().into_owned();
-        let further: Vec<_> = further.as_list().unwrap().iter().map(|rule| rule.as_message().unwrap().clone()).collect();
+        let further: Vec<_> =
+            further.as_list().unwrap().iter().map(|rule| rule.as_message().unwrap().clone()).collect();
         for rule in std::iter::once(&rule).chain(&further) {
             for verb in ["get", "put", "post", "delete", "patch"] {
                 let path = rule.get_field_by_name(verb).unwrap();
