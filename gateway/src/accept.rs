@@ -61,7 +61,7 @@ pub async fn accept(
         max_header_bytes: config.weft_edge_max_header_bytes,
         max_streams: config.weft_edge_max_streams,
     });
-    let room = Arc::new(Semaphore::new(config.weft_edge_max_connections));
+    let room = Arc::new(Semaphore::new(config.weft_edge_max_connections.min(Semaphore::MAX_PERMITS)));
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {

@@ -1,27 +1,35 @@
 //! Who is let in, for which product, and how often.
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use http::header::{AUTHORIZATION, HOST};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
-use tokio::time::Instant;
-use tonic::Status;
+use tokio::time::{Instant, timeout};
+use tonic::{Code, Status};
 use tonic_types::ErrorDetails;
-use weft_auth::{Caller, Entitlements, Guard, PRODUCT_HEADER, REQUEST_ID_HEADER, SERVICE_TOKEN_HEADER};
+use weft_auth::{
+    Access, Caller, Entitlements, Guard, PRODUCT_HEADER, REQUEST_ID_HEADER, SERVICE_TOKEN_HEADER, TIMEOUT_HEADER,
+    grpc_timeout,
+};
 use weft_cache::{Cache, Decision, Rate};
 use weft_core::{Reason, new_id};
 use weft_product::{Limit, Products};
+use weft_runtime::Tasks;
 
 use crate::methods::Method;
 
 /// How long the last known limit of a user serves while billing is away.
 const REMEMBER: Duration = Duration::from_secs(600);
+/// How long a call of a user whose limit was known waits for billing.
+const BILLING_WITHIN: Duration = Duration::from_millis(100);
+/// How long billing is not asked after it did not answer, so that not every call waits.
+const BILLING_AWAY: Duration = Duration::from_millis(500);
 /// Users whose limit is remembered.
 const REMEMBERED_USERS: u64 = 100_000;
-/// Longest request id that is taken from outside.
-const MAX_REQUEST_ID_BYTES: usize = 128;
 
 /// What decides who is let in.
 pub struct Door {
@@ -36,6 +44,9 @@ pub struct Door {
     stream_limit: Duration,
     /// Requests a minute by user, for when billing is away; None is unlimited.
     last_known: moka::sync::Cache<String, Option<u32>>,
+    /// When billing last did not answer.
+    billing_failed: Mutex<Option<Instant>>,
+    tasks: Tasks,
 }
 
 /// What the door is told.
@@ -53,43 +64,75 @@ pub struct Rules {
 }
 
 impl Door {
-    /// A door. The error is a sentence about the default product.
+    /// A door. The error is what [`default_product`] says.
     pub fn new(
         guard: Guard,
         entitlements: Entitlements,
         cache: Cache,
         products: Arc<Products>,
         rules: Rules,
+        tasks: Tasks,
     ) -> Result<Self, String> {
-        let unknown = || format!("there is no product `{}`", rules.default_product);
-        products.get(&rules.default_product).ok_or_else(unknown)?;
         Ok(Door {
-            default_product: HeaderValue::from_str(&rules.default_product).map_err(|_error| unknown())?,
+            default_product: default_product(&products, &rules.default_product)?,
             anonymous_per_minute: rules.anonymous_per_minute,
             trusted_proxies: rules.trusted_proxies,
             unary_timeout: rules.unary_timeout,
             stream_limit: rules.stream_limit,
             last_known: moka::sync::Cache::builder().max_capacity(REMEMBERED_USERS).time_to_live(REMEMBER).build(),
+            billing_failed: Mutex::default(),
             guard,
             entitlements,
             cache,
             products,
+            tasks,
         })
     }
 
-    /// Lets a call of an RPC in and says until when it may take, or why it is not let in. The headers are then such that they may go inward: the product
-    /// and the time are in them, and nothing that only the inside may say.
+    /// Lets a call of an RPC in and says until when it may take, or why it is not let in. The headers are then such
+    /// that they may go inward: the product and the time are in them, and nothing that only the inside may say.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT for an unknown product; what [`Guard::admit`] says; `rate_limited`.
+    /// INVALID_ARGUMENT for an unknown product or headers that can be read in two ways; what [`Guard::admit`] says;
+    /// `rate_limited`.
     pub async fn admit(&self, method: &Method, parts: &mut Parts, peer: SocketAddr) -> Result<Instant, Status> {
         let address = self.address(&parts.headers, peer);
         let deadline = self.time(method, &mut parts.headers);
+        match self.look(method, parts, address).await {
+            Ok(caller) => self.limit(method, &caller, address).await?,
+            Err(refusal) => return Err(self.refuse_from(address, refusal).await),
+        }
+        Ok(deadline)
+    }
+
+    /// Who is calling.
+    async fn look(&self, method: &Method, parts: &mut Parts, address: IpAddr) -> Result<Caller, Status> {
+        check_headers(&parts.headers)?;
         self.name_product(parts)?;
         strip_identity(&mut parts.headers, address);
-        let caller = self.guard.admit(&method.path, &parts.headers).await?;
-        self.limit(&caller, address).await?;
-        Ok(deadline)
+        self.guard.admit(&method.path, &parts.headers).await
+    }
+
+    /// Counts a request that is not of an RPC against the limit of its address.
+    ///
+    /// # Errors
+    /// `rate_limited`.
+    pub async fn count(&self, headers: &HeaderMap, peer: SocketAddr) -> Result<(), Status> {
+        self.count_from(self.address(headers, peer)).await
+    }
+
+    /// What a request that is refused is told: that its address asks too often, once it does. Guessing tokens, paths
+    /// and products costs us as much as a call.
+    pub async fn refuse(&self, headers: &HeaderMap, peer: SocketAddr, refusal: Status) -> Status {
+        self.refuse_from(self.address(headers, peer), refusal).await
+    }
+
+    async fn refuse_from(&self, address: IpAddr, refusal: Status) -> Status {
+        // What is our fault is not the caller's.
+        if matches!(refusal.code(), Code::Unavailable | Code::Internal) {
+            return refusal;
+        }
+        self.count_from(address).await.err().unwrap_or(refusal)
     }
 
     /// Writes down which product the request is for.
@@ -113,29 +156,36 @@ impl Door {
 
     /// Until when the call may take, which the service hears as `grpc-timeout`.
     fn time(&self, method: &Method, headers: &mut HeaderMap) -> Instant {
-        let asked = headers.get("grpc-timeout").and_then(|value| value.to_str().ok()).and_then(timeout);
+        let asked = grpc_timeout(headers);
         let streaming = method.client_streaming || method.server_streaming;
         let default = if streaming { self.stream_limit } else { self.unary_timeout };
         let time = asked.unwrap_or(default).min(self.stream_limit);
         if let Ok(value) = HeaderValue::try_from(format!("{}m", time.as_millis().min(99_999_999))) {
-            headers.insert("grpc-timeout", value);
+            headers.insert(TIMEOUT_HEADER, value);
         }
         Instant::now() + time
     }
 
-    async fn limit(&self, caller: &Caller, address: IpAddr) -> Result<(), Status> {
-        let (key, per_minute) = match &caller.user {
-            Some(user) => {
-                let key = format!("edge/{}/{}", user.prd, user.sub);
-                let rate = self.rate(&key, &user.prd, &user.sub).await;
-                match rate {
-                    Some(per_minute) => (key, per_minute),
-                    None => return Ok(()),
-                }
-            }
-            None => (format!("edge/anonymous/{}", network(address)), self.anonymous_per_minute),
-        };
-        match self.cache.admit(&key, Rate { per_minute }).await {
+    async fn limit(&self, method: &Method, caller: &Caller, address: IpAddr) -> Result<(), Status> {
+        // Where anybody may call, being somebody opens no second allowance.
+        let policy = self.guard.policies().get(&method.path);
+        if caller.user.is_none() || policy.is_none_or(|policy| policy.access == Access::Public) {
+            self.count_from(address).await?;
+        }
+        let Some(user) = &caller.user else { return Ok(()) };
+        let key = format!("edge/{}/{}", user.prd, user.sub);
+        match self.rate(&key, &user.prd, &user.sub).await {
+            Some(per_minute) => self.spend(&key, per_minute).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn count_from(&self, address: IpAddr) -> Result<(), Status> {
+        self.spend(&format!("edge/anonymous/{}", network(address)), self.anonymous_per_minute).await
+    }
+
+    async fn spend(&self, key: &str, per_minute: u32) -> Result<(), Status> {
+        match self.cache.admit(key, Rate { per_minute }).await {
             Decision::Admitted { .. } => Ok(()),
             Decision::Refused { retry_after } => {
                 let details = ErrorDetails::with_retry_info(Some(retry_after));
@@ -146,30 +196,63 @@ impl Door {
         }
     }
 
-    /// Requests a minute of a user; None is unlimited. While billing is away the last known number serves, then
-    /// that of the product's default plan: never unlimited, never an error.
+    /// Requests a minute of a user; None is unlimited. While billing is away or slow the last known number serves,
+    /// then that of the product's default plan: never unlimited, never an error.
     async fn rate(&self, key: &str, product: &str, user: &str) -> Option<u32> {
-        let number = |limit: i64| u32::try_from(limit.max(0)).unwrap_or(u32::MAX);
-        match self.entitlements.of(product, user).await {
-            Ok(plan) => {
+        let known = self.last_known.get(key);
+        let fallback = || known.unwrap_or_else(|| self.default_rate(product));
+        if self.billing_failed_just_now() {
+            return fallback();
+        }
+        let patience = if known.is_some() { BILLING_WITHIN } else { Duration::MAX };
+        match timeout(patience, self.entitlements.of(product, user)).await {
+            Ok(Ok(plan)) => {
                 let rate = plan.requests_per_minute.map(number);
-                if self.last_known.get(key) != Some(rate) {
+                if known != Some(rate) {
                     self.last_known.insert(key.to_owned(), rate);
                 }
                 rate
             }
-            Err(status) => {
+            Ok(Err(status)) => {
                 tracing::debug!(code = ?status.code(), "a user's plan is not known, the last known limit serves");
-                self.last_known.get(key).unwrap_or_else(|| self.default_rate(product).map(number))
+                if status.code() == Code::Unavailable {
+                    self.remember_failure();
+                }
+                fallback()
+            }
+            Err(_elapsed) => {
+                self.remember_failure();
+                self.ask_on(key, product, user);
+                fallback()
             }
         }
     }
 
-    fn default_rate(&self, product: &str) -> Option<i64> {
+    /// Goes on asking: a billing that is always slow would otherwise never be heard.
+    fn ask_on(&self, key: &str, product: &str, user: &str) {
+        let (entitlements, last_known) = (self.entitlements.clone(), self.last_known.clone());
+        let (key, product, user) = (key.to_owned(), product.to_owned(), user.to_owned());
+        self.tasks.spawn("rate", async move {
+            if let Ok(plan) = entitlements.of(&product, &user).await {
+                last_known.insert(key, plan.requests_per_minute.map(number));
+            }
+        });
+    }
+
+    fn billing_failed_just_now(&self) -> bool {
+        let failed = *self.billing_failed.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.is_some_and(|at| at.elapsed() < BILLING_AWAY)
+    }
+
+    fn remember_failure(&self) {
+        *self.billing_failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    fn default_rate(&self, product: &str) -> Option<u32> {
         let product = self.products.get(product)?;
         match product.plan(&product.default_plan)?.requests_per_minute {
             Limit::Unlimited => None,
-            Limit::At(number) => Some(number),
+            Limit::At(limit) => Some(number(limit)),
         }
     }
 
@@ -188,6 +271,36 @@ impl Door {
         let place = seen.len().checked_sub(self.trusted_proxies);
         place.and_then(|place| seen[place].trim().parse().ok()).unwrap_or(peer)
     }
+}
+
+/// The slug of the product of requests that name none, as a header. The error is a sentence about it.
+pub fn default_product(products: &Products, slug: &str) -> Result<HeaderValue, String> {
+    let known = products.get(slug).and_then(|product| HeaderValue::from_str(&product.slug).ok());
+    known.ok_or_else(|| format!("there is no product `{slug}`"))
+}
+
+/// A limit of a plan as a rate.
+fn number(limit: i64) -> u32 {
+    u32::try_from(limit.max(0)).unwrap_or(u32::MAX)
+}
+
+/// Refuses what would be read in one way here and in another behind, and binary metadata that is not base64.
+fn check_headers(headers: &HeaderMap) -> Result<(), Status> {
+    for name in [AUTHORIZATION.as_str(), PRODUCT_HEADER] {
+        if headers.get_all(name).iter().nth(1).is_some() {
+            return Err(Reason::InvalidArgument.status(format!("the header {name} is sent twice, send it once")));
+        }
+    }
+    for (name, value) in headers.iter().filter(|(name, _)| name.as_str().ends_with("-bin")) {
+        let values = value.as_bytes().split(|byte| *byte == b',');
+        for one in values.map(<[u8]>::trim_ascii) {
+            let digits = one.iter().rposition(|byte| *byte != b'=').map_or(0, |last| last + 1);
+            if STANDARD_NO_PAD.decode(&one[..digits]).is_err() {
+                return Err(Reason::InvalidArgument.status(format!("the metadata {name} is not base64")));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Nothing that only the inside may say comes from outside.
@@ -267,12 +380,7 @@ pub fn goes_outward(name: &str) -> bool {
 
 /// The id of a request: what the client calls it, if that is harmless, else a new one. It is in the headers then.
 pub fn request_id(headers: &mut HeaderMap) -> Arc<str> {
-    let harmless = |text: &&str| {
-        (1..=MAX_REQUEST_ID_BYTES).contains(&text.len())
-            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
-    };
-    let given = headers.get(REQUEST_ID_HEADER).and_then(|value| value.to_str().ok()).filter(harmless);
-    let id: Arc<str> = given.map_or_else(|| new_id().into(), Arc::from);
+    let id: Arc<str> = weft_auth::request_id(headers).map_or_else(|| new_id().into(), Arc::from);
     if let Ok(mut value) = HeaderValue::from_str(&id) {
         // Different every time: not worth a place in the header compression's table.
         value.set_sensitive(true);
@@ -289,24 +397,6 @@ fn network(address: IpAddr) -> String {
             let [a, b, c, d, ..] = address.segments();
             format!("{a:x}:{b:x}:{c:x}:{d:x}")
         }
-    }
-}
-
-/// The value of `grpc-timeout`: at most 8 digits and a unit.
-fn timeout(text: &str) -> Option<Duration> {
-    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if number.is_empty() || number.len() > 8 || !number.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let number: u64 = number.parse().ok()?;
-    match unit {
-        "H" => Some(Duration::from_secs(number * 3600)),
-        "M" => Some(Duration::from_secs(number * 60)),
-        "S" => Some(Duration::from_secs(number)),
-        "m" => Some(Duration::from_millis(number)),
-        "u" => Some(Duration::from_micros(number)),
-        "n" => Some(Duration::from_nanos(number)),
-        _ => None,
     }
 }
 
@@ -345,14 +435,14 @@ mod tests {
 
     #[test]
     fn a_strange_request_id_is_replaced() {
-        for bad in ["", "a b", "x".repeat(129).as_str(), "<script>", "é"] {
-            let mut headers = HeaderMap::new();
-            headers.insert(REQUEST_ID_HEADER, HeaderValue::from_bytes(bad.as_bytes()).unwrap());
-            assert_ne!(&*request_id(&mut headers), bad);
-        }
-        let mut headers = HeaderMap::new();
-        headers.insert(REQUEST_ID_HEADER, HeaderValue::from_static("abc-1.2_3"));
-        assert_eq!(&*request_id(&mut headers), "abc-1.2_3");
+        let mut headers = HeaderMap::from_iter([(
+            http::HeaderName::from_static(REQUEST_ID_HEADER),
+            HeaderValue::from_static("<script>"),
+        )]);
+        let id = request_id(&mut headers);
+        assert_eq!(id.len(), 36);
+        assert_eq!(headers[REQUEST_ID_HEADER], *id);
+        assert_eq!(request_id(&mut headers), id, "and then kept");
     }
 
     #[test]

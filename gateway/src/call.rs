@@ -8,7 +8,7 @@ use weft_core::Reason;
 
 use crate::admit::goes_inward;
 use crate::methods::Method;
-use crate::relay::code_of;
+use crate::relay::{broken_off, code_of};
 use crate::upstream::{Reply, Upstream};
 
 /// The answer of a unary call.
@@ -27,7 +27,7 @@ impl Answer {
         if code_of(&self.trailers) == tonic::Code::Ok {
             return None;
         }
-        Some(Status::from_header_map(&self.trailers).unwrap_or_else(broken))
+        Some(Status::from_header_map(&self.trailers).unwrap_or_else(broken_off))
     }
 }
 
@@ -102,7 +102,7 @@ async fn collect(reply: Reply, upstream: &Upstream, limit: usize) -> Result<Answ
         }
     }
     let trailers = stream.trailers().await.map_err(|error| upstream.lost(&error))?;
-    let trailers = trailers.filter(|trailers| trailers.contains_key("grpc-status")).ok_or_else(broken)?;
+    let trailers = trailers.filter(|trailers| trailers.contains_key("grpc-status")).ok_or_else(broken_off)?;
     Ok(Answer { headers: head.headers, body: if rest.is_empty() { first } else { rest.freeze() }, trailers })
 }
 
@@ -116,10 +116,6 @@ pub fn check(reply: &Reply) -> Result<(), Status> {
         }
         _ => Err(Reason::Unavailable.status("what stands before the service refused the call, try again")),
     }
-}
-
-fn broken() -> Status {
-    Reason::Unavailable.status("the service broke off its answer")
 }
 
 fn too_late() -> Status {

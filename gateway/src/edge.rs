@@ -10,7 +10,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use tonic::Status;
-use weft_auth::REQUEST_ID_HEADER;
+use weft_auth::{REQUEST_ID_HEADER, is_open};
 use weft_core::Reason;
 use weft_runtime::Mesh;
 
@@ -19,7 +19,7 @@ use crate::body::{BodyLimit, EdgeBody, drain};
 use crate::cors::{self, Origins};
 use crate::error::{error_response, trailers_only};
 use crate::grpc::{self, Dialect, grpc};
-use crate::health::{Health, OWN_PATHS};
+use crate::health::{COUNTED_PATHS, Health, OWN_PATHS};
 use crate::methods::Methods;
 use crate::rest::{self, rest};
 use crate::routes::Found;
@@ -84,7 +84,8 @@ impl Edge {
             .cloned();
         let mut response = match fault(&parts, arrival.fault) {
             Some(fault) => {
-                let mut response = error_response(&Reason::InvalidArgument.status(fault), &id);
+                let refusal = Reason::InvalidArgument.status(fault);
+                let mut response = self.refuse(&parts.headers, arrival.peer, refusal, &id).await;
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 response
             }
@@ -127,8 +128,13 @@ impl Edge {
         }
         match parts.headers.get(CONTENT_TYPE).and_then(Dialect::of) {
             Some(Ok(dialect)) => return self.grpc(dialect, parts, body, peer, id).await,
-            Some(Err(status)) => return error_response(&status, &id),
+            Some(Err(status)) => return self.refuse(&parts.headers, peer, status, &id).await,
             None => {}
+        }
+        if COUNTED_PATHS.contains(&parts.uri.path())
+            && let Err(status) = self.door.count(&parts.headers, peer).await
+        {
+            return error_response(&status, &id);
         }
         if let Some(response) = self.health.answer(&parts, &self.mesh).await {
             return response;
@@ -138,10 +144,16 @@ impl Edge {
                 let call = rest::Call { binding, segments, peer, request_id: id.clone() };
                 rest(self, call, parts, body).await.unwrap_or_else(|status| error_response(&status, &id))
             }
-            Found::WrongVerb(allowed) => wrong_verb(&allowed, &id),
-            Found::Nothing if OWN_PATHS.contains(&parts.uri.path()) => wrong_verb(&[Method::GET, Method::HEAD], &id),
-            Found::Nothing => error_response(&Reason::NotFound.status("there is no such path"), &id),
-            Found::Bad(bad) => error_response(&Reason::InvalidArgument.status(bad.to_string()), &id),
+            Found::WrongVerb(allowed) => self.wrong_verb(&parts.headers, peer, &allowed, &id).await,
+            Found::Nothing if OWN_PATHS.contains(&parts.uri.path()) => {
+                self.wrong_verb(&parts.headers, peer, &[Method::GET, Method::HEAD], &id).await
+            }
+            Found::Nothing => {
+                self.refuse(&parts.headers, peer, Reason::NotFound.status("there is no such path"), &id).await
+            }
+            Found::Bad(bad) => {
+                self.refuse(&parts.headers, peer, Reason::InvalidArgument.status(bad.to_string()), &id).await
+            }
         }
     }
 
@@ -154,23 +166,57 @@ impl Edge {
         id: Arc<str>,
     ) -> Response<EdgeBody> {
         if parts.method != Method::POST {
-            return wrong_verb(&[Method::POST], &id);
+            return self.wrong_verb(&parts.headers, peer, &[Method::POST], &id).await;
         }
         if dialect == Dialect::Native {
             if parts.version < Version::HTTP_2 {
-                return error_response(
-                    &Reason::UnsupportedMediaType.status("gRPC needs HTTP/2; use grpc-web or JSON over HTTP/1.1"),
-                    &id,
-                );
+                let status =
+                    Reason::UnsupportedMediaType.status("gRPC needs HTTP/2; use grpc-web or JSON over HTTP/1.1");
+                return self.refuse(&parts.headers, peer, status, &id).await;
             }
-            if self.health.serves(parts.uri.path()) {
-                let Some(body) = body.take() else {
-                    return trailers_only(&Status::internal(""), dialect.content_type());
-                };
-                return self.health.grpc(Request::from_parts(parts, body)).await;
+            if is_open(parts.uri.path()) {
+                return self.own_service(parts, body, peer).await;
             }
         }
         grpc(self, grpc::Request { dialect, peer, request_id: id }, parts, body).await
+    }
+
+    /// Health, which may be asked at any rate, or reflection.
+    async fn own_service(&self, parts: Parts, body: &mut Option<Incoming>, peer: SocketAddr) -> Response<EdgeBody> {
+        let content_type = Dialect::Native.content_type();
+        if !Health::is_check(parts.uri.path())
+            && let Err(status) = self.door.count(&parts.headers, peer).await
+        {
+            return trailers_only(&status, content_type);
+        }
+        let Some(body) = body.take() else {
+            return trailers_only(&Status::internal(""), content_type);
+        };
+        self.health.grpc(Request::from_parts(parts, body)).await
+    }
+
+    /// A refusal that counts against the limit of the caller's address.
+    async fn refuse(&self, headers: &HeaderMap, peer: SocketAddr, refusal: Status, id: &str) -> Response<EdgeBody> {
+        error_response(&self.door.refuse(headers, peer, refusal).await, id)
+    }
+
+    /// The path exists, but with these methods only.
+    async fn wrong_verb(
+        &self,
+        headers: &HeaderMap,
+        peer: SocketAddr,
+        allowed: &[Method],
+        id: &str,
+    ) -> Response<EdgeBody> {
+        let names: Vec<&str> = allowed.iter().map(Method::as_str).collect();
+        let refusal = Reason::MethodNotAllowed.status(format!("use {}", names.join(" or ")));
+        let mut response = self.refuse(headers, peer, refusal, id).await;
+        if response.status() == StatusCode::METHOD_NOT_ALLOWED
+            && let Ok(value) = HeaderValue::try_from(names.join(", "))
+        {
+            response.headers_mut().insert(ALLOW, value);
+        }
+        response
     }
 }
 
@@ -186,16 +232,6 @@ fn fault(parts: &Parts, framing: Option<&'static str>) -> Option<&'static str> {
         return Some("the request names no path");
     }
     None
-}
-
-/// The path exists, but with these methods only.
-fn wrong_verb(allowed: &[Method], id: &str) -> Response<EdgeBody> {
-    let names: Vec<&str> = allowed.iter().map(Method::as_str).collect();
-    let mut response = error_response(&Reason::MethodNotAllowed.status(format!("use {}", names.join(" or "))), id);
-    if let Ok(value) = HeaderValue::try_from(names.join(", ")) {
-        response.headers_mut().insert(ALLOW, value);
-    }
-    response
 }
 
 /// A browser asks whether it may call.

@@ -4,6 +4,8 @@ use http::HeaderMap;
 use tonic::Status;
 use weft_core::Reason;
 
+use crate::relay::broken_off;
+
 /// Bytes in front of each message.
 pub const PREFIX: usize = 5;
 /// The flag of grpc-web's trailer frame.
@@ -137,15 +139,21 @@ pub fn message(mut frame: Bytes) -> Bytes {
 /// The one message of a unary answer; None if the body is empty.
 ///
 /// # Errors
-/// INTERNAL for anything that is not one plain message.
+/// UNAVAILABLE for a part of a message, INTERNAL for anything else that is not one plain message.
 pub fn only_message(body: Bytes) -> Result<Option<Bytes>, Status> {
     if body.is_empty() {
         return Ok(None);
     }
     match prefix(&body) {
         Some((0, length)) if length == body.len() - PREFIX => Ok(Some(message(body))),
-        _ => Err(Reason::Internal.status("the service's answer is not one message")),
+        Some((0, length)) if length < body.len() - PREFIX => Err(not_one()),
+        Some((0, _)) | None => Err(broken_off()),
+        Some(_) => Err(not_one()),
     }
+}
+
+fn not_one() -> Status {
+    Reason::Internal.status("the service's answer is not one message")
 }
 
 /// Trailers as grpc-web's last frame: `name:value` lines.

@@ -22,7 +22,7 @@ use crate::body::{BodyLimit, EdgeBody, read_all};
 use crate::call::{self, start, unary};
 use crate::edge::Edge;
 use crate::error::trailers_only;
-use crate::frames::{Meter, PREFIX, Splitter, check_one, trailer_frame};
+use crate::frames::{Meter, PREFIX, Splitter, check_one, only_message, trailer_frame};
 use crate::meters::{Entry, Protocol};
 use crate::methods::Method;
 use crate::relay::{Mode, Relay, RelayBody, code_of};
@@ -81,7 +81,9 @@ pub struct Request {
 /// Answers one request, errors included.
 pub async fn grpc(edge: &Edge, request: Request, mut parts: Parts, body: &mut Option<Incoming>) -> Response<EdgeBody> {
     let Some(method) = edge.methods.get(parts.uri.path()) else {
-        return trailers_only(&Reason::Unimplemented.status("there is no such rpc"), request.dialect.content_type());
+        let unknown = Reason::Unimplemented.status("there is no such rpc");
+        let refusal = edge.door.refuse(&parts.headers, request.peer, unknown).await;
+        return trailers_only(&refusal, request.dialect.content_type());
     };
     let mut entry = Entry::new(method.clone(), request.dialect.protocol(), request.request_id.clone(), Begun::now());
     match forward(edge, method, &request, &mut parts, body).await {
@@ -113,7 +115,7 @@ async fn forward(
     parts: &mut Parts,
     body: &mut Option<Incoming>,
 ) -> Result<Made, Status> {
-    check_metadata(&parts.headers)?;
+    check_encoding(&parts.headers)?;
     let deadline = edge.door.admit(method, parts, request.peer).await?;
     if method.client_streaming {
         return streaming(edge, method, request, parts, body, deadline).await;
@@ -129,16 +131,23 @@ async fn forward(
         return Ok(Made::Whole(with_headers(request.dialect, &answer.headers, EdgeBody::empty()), code));
     }
     let trailers = trailer_frame(&answer.trailers);
+    let message = if code == Code::Ok { whole_message(answer.body)? } else { Bytes::new() };
     let body = match request.dialect {
-        Dialect::WebText => Bytes::from(STANDARD.encode(&answer.body) + &STANDARD.encode(trailers)),
+        Dialect::WebText => Bytes::from(STANDARD.encode(&message) + &STANDARD.encode(trailers)),
         _ => {
-            let mut whole = BytesMut::with_capacity(answer.body.len() + trailers.len());
-            whole.put(answer.body);
+            let mut whole = BytesMut::with_capacity(message.len() + trailers.len());
+            whole.put(message);
             whole.put(trailers);
             whole.freeze()
         }
     };
     Ok(Made::Whole(with_headers(request.dialect, &answer.headers, EdgeBody::full(body)), code))
+}
+
+/// The framed message of a successful unary answer. Behind a part of one, the trailers would be taken for the rest.
+fn whole_message(body: Bytes) -> Result<Bytes, Status> {
+    only_message(body.clone())?;
+    Ok(body)
 }
 
 /// The one message of a call whose requests do not stream.
@@ -250,7 +259,7 @@ fn relayed(
     let response = with_headers(dialect, &reply.head.headers, EdgeBody::empty());
     let mode = match dialect {
         Dialect::Native => Mode::Grpc,
-        Dialect::Web => Mode::Web,
+        Dialect::Web => Mode::Web(Splitter::default()),
         Dialect::WebText => Mode::WebText(Splitter::default()),
     };
     Made::Stream(response, Relay::new(reply, method.upstream.clone(), deadline, upload), mode)
@@ -269,21 +278,10 @@ fn with_headers(dialect: Dialect, headers: &HeaderMap, body: EdgeBody) -> Respon
     response
 }
 
-/// Refuses what a service would choke on: a compressed stream, binary metadata that is not base64.
-fn check_metadata(headers: &HeaderMap) -> Result<(), Status> {
+/// Refuses a compressed stream; binary metadata is looked at where headers are.
+fn check_encoding(headers: &HeaderMap) -> Result<(), Status> {
     if headers.get("grpc-encoding").is_some_and(|encoding| encoding != "identity") {
         return Err(Reason::Unimplemented.status("compressed messages are not taken here, send them plain"));
-    }
-    for (name, value) in headers {
-        if name.as_str().ends_with("-bin") {
-            let values = value.as_bytes().split(|byte| *byte == b',');
-            for one in values.map(<[u8]>::trim_ascii) {
-                let digits = one.iter().rposition(|byte| *byte != b'=').map_or(0, |last| last + 1);
-                if STANDARD_NO_PAD.decode(&one[..digits]).is_err() {
-                    return Err(Reason::InvalidArgument.status(format!("the metadata {name} is not base64")));
-                }
-            }
-        }
     }
     Ok(())
 }

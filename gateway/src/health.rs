@@ -10,9 +10,13 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
+use tonic::Code;
 use tonic::service::Routes;
-use tonic::{Code, Status};
+use tonic_health::ServingStatus;
 use tower::ServiceExt;
+use weft_auth::HEALTH_SERVICE;
+use weft_core::internal_status;
 use weft_runtime::{Mesh, telemetry};
 
 use crate::body::EdgeBody;
@@ -24,11 +28,14 @@ use crate::upstream::Upstream;
 
 /// Paths of the edge itself, which no annotation may take.
 pub const OWN_PATHS: [&str; 4] = ["/health", "/health/detailed", "/api/v1/health", "/metrics"];
-/// gRPC services that the edge answers itself.
-const OWN_SERVICES: [&str; 3] =
-    ["/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/"];
+/// Those of them that cost something: they count against the limit of the caller's address.
+pub const COUNTED_PATHS: [&str; 2] = ["/health/detailed", "/metrics"];
+/// How long an answer of the services about themselves is passed on.
+const REPORT_AGE: Duration = Duration::from_secs(1);
 /// How long a service may think about how it is.
 const PROBE_WITHIN: Duration = Duration::from_secs(1);
+/// The question that every service of the mesh answers.
+const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
 /// `HealthCheckResponse { status: SERVING }` on the wire.
 const SERVING: [u8; 2] = [0x08, 0x01];
 
@@ -36,21 +43,33 @@ const SERVING: [u8; 2] = [0x08, 0x01];
 pub struct Health {
     upstreams: Vec<Arc<Upstream>>,
     services: Routes,
+    /// When the services were last asked how they are, and what they said. Held while asking.
+    asked: Mutex<Option<(Begun, Arc<Report>)>>,
+}
+
+/// How the services are.
+#[derive(Default)]
+struct Report {
+    /// Names of those that are not well.
+    broken: Vec<String>,
+    /// One of them is of the mesh.
+    needed: bool,
+    services: serde_json::Map<String, Value>,
 }
 
 impl Health {
-    /// Health of these services, and reflection over these descriptor sets. The error is a sentence about a set.
-    pub async fn new(upstreams: Vec<Arc<Upstream>>, descriptor_sets: &[&[u8]]) -> Result<Self, String> {
-        let reflection = || {
-            let builder = tonic_reflection::server::Builder::configure();
-            descriptor_sets.iter().fold(builder, |builder, set| builder.register_encoded_file_descriptor_set(set))
-        };
-        let v1 = reflection().build_v1().map_err(|error| error.to_string())?;
-        let v1alpha = reflection().build_v1alpha().map_err(|error| error.to_string())?;
-        let (reporter, health) = tonic_health::server::health_reporter();
-        reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
-        let services = Routes::new(health).add_service(v1).add_service(v1alpha);
-        Ok(Health { upstreams, services })
+    /// Health of these services, beside reflection. It answers that the edge itself is well, until the shutdown.
+    pub async fn new(mesh: &Mesh, upstreams: Vec<Arc<Upstream>>, reflection: Routes) -> Self {
+        let (mut reporter, health) = tonic_health::server::health_reporter();
+        reporter.set_service_status("", ServingStatus::Serving).await;
+        let shutdown = mesh.shutdown().clone();
+        mesh.tasks().spawn("health", async move {
+            shutdown.wait().await;
+            reporter.set_service_status("", ServingStatus::NotServing).await;
+            // Ends the streams of those who watch: they would keep the drain waiting.
+            reporter.clear_service_status("").await;
+        });
+        Health { upstreams, services: reflection.add_service(health), asked: Mutex::default() }
     }
 
     /// Answers a path of the edge itself.
@@ -72,49 +91,57 @@ impl Health {
 
     /// Every service by name, with what it says and how long it took. 503 if a service of the mesh is not well.
     async fn detailed(&self, draining: bool) -> Response<EdgeBody> {
-        let probed = join_all(self.upstreams.iter().map(|upstream| probe(upstream))).await;
-        let broken: Vec<&str> = self
-            .upstreams
-            .iter()
-            .zip(&probed)
-            .filter(|(_, (well, _))| !well)
-            .map(|(upstream, _)| upstream.name())
-            .collect();
-        let needed = self.upstreams.iter().any(|upstream| upstream.is_ours() && broken.contains(&upstream.name()));
-        let services: serde_json::Map<String, Value> = self
-            .upstreams
-            .iter()
-            .zip(&probed)
-            .map(|(upstream, (_, told))| (upstream.name().to_owned(), told.clone()))
-            .collect();
+        let Report { broken, needed, services } = &*self.report().await;
         let word = match (draining, broken.is_empty()) {
             (true, _) => "draining",
             (false, true) => "ok",
             (false, false) => "degraded",
         };
-        let status = if needed || draining { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+        let status = if *needed || draining { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
         edge::json(
             status,
             &json!({"status": word, "version": env!("CARGO_PKG_VERSION"), "broken": broken, "services": services}),
         )
     }
 
-    /// Whether the edge answers this gRPC path itself.
-    pub fn serves(&self, path: &str) -> bool {
-        OWN_SERVICES.iter().any(|service| path.starts_with(service))
+    /// What the services say, at most a second old. However many ask, each service is asked once.
+    async fn report(&self) -> Arc<Report> {
+        let mut asked = self.asked.lock().await;
+        if let Some((at, report)) = &*asked
+            && at.elapsed() < REPORT_AGE
+        {
+            return report.clone();
+        }
+        let at = Begun::now();
+        let probed = join_all(self.upstreams.iter().map(|upstream| probe(upstream))).await;
+        let mut report = Report::default();
+        for (upstream, (well, told)) in self.upstreams.iter().zip(probed) {
+            if !well {
+                report.broken.push(upstream.name().to_owned());
+                report.needed |= upstream.is_ours();
+            }
+            report.services.insert(upstream.name().to_owned(), told);
+        }
+        let report = Arc::new(report);
+        *asked = Some((at, report.clone()));
+        report
     }
 
-    /// Answers a gRPC call of the edge's own services.
+    /// Whether a path is of the health service, not of reflection.
+    pub fn is_check(path: &str) -> bool {
+        path.strip_prefix('/')
+            .and_then(|path| path.strip_prefix(HEALTH_SERVICE))
+            .is_some_and(|rest| rest.starts_with('/'))
+    }
+
+    /// Answers a gRPC call of health or reflection.
     pub async fn grpc(&self, request: Request<Incoming>) -> Response<EdgeBody> {
         let request = request.map(tonic::body::Body::new);
         match self.services.clone().oneshot(request).await {
             Ok(response) => response.map(EdgeBody::Tonic),
             Err(error) => {
                 tracing::error!(%error, "health or reflection failed");
-                trailers_only(
-                    &Status::internal("something went wrong on our side"),
-                    HeaderValue::from_static("application/grpc"),
-                )
+                trailers_only(&internal_status(), HeaderValue::from_static("application/grpc"))
             }
         }
     }
@@ -139,7 +166,7 @@ async fn probe(upstream: &Upstream) -> (bool, Value) {
 }
 
 async fn ask(upstream: &Upstream) -> Result<(), &'static str> {
-    let uri = upstream.uri(PathAndQuery::from_static("/grpc.health.v1.Health/Check"));
+    let uri = upstream.uri(PathAndQuery::from_static(HEALTH_CHECK));
     let head = || {
         let mut request = Request::new(());
         *request.method_mut() = Method::POST;

@@ -17,6 +17,7 @@ mod frames;
 mod grpc;
 mod health;
 mod http_rule;
+mod link;
 mod meters;
 mod methods;
 mod operator;
@@ -35,27 +36,22 @@ use std::time::Duration;
 use prost_reflect::DescriptorPool;
 use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
-use weft_auth::{Entitlements, Guard, Keys, Policies, Policy, Revocations, Verifier, follow};
+use tonic::service::Routes;
+use weft_auth::{Guard, Policies, Policy};
 use weft_cache::Cache;
 use weft_product::Products;
-use weft_proto::billing::v1::entitlement_service_client::EntitlementServiceClient;
-use weft_proto::identity::v1::key_service_client::KeyServiceClient;
-use weft_runtime::Mesh;
+use weft_runtime::{Mesh, MeshConfig, with_reflection};
 
 pub use crate::config::Config;
 pub use crate::error::Error;
 
 use crate::admit::{Door, Rules};
 use crate::body::BodyLimit;
-use crate::cors::Origins;
 use crate::edge::{Edge, Limits};
 use crate::health::{Health, OWN_PATHS};
 use crate::methods::Methods;
 use crate::operator::Operator;
 use crate::upstream::Upstream;
-
-/// Levels of JSON that the parser itself can take, with room for what wraps them.
-const MOST_JSON_DEPTH: u32 = 100;
 
 /// Serves the edge until the mesh shuts down, then lets calls finish for at most the mesh's drain time.
 ///
@@ -71,22 +67,12 @@ pub async fn serve(config: Config, mesh: Mesh, products: Arc<Products>, listener
 }
 
 async fn build(config: &Config, mesh: &Mesh, products: Arc<Products>) -> Result<Edge, Error> {
-    if config.weft_edge_max_json_depth > MOST_JSON_DEPTH {
-        let problem = format!("is at most {MOST_JSON_DEPTH}");
-        return Err(Error::Config { key: "WEFT_EDGE_MAX_JSON_DEPTH", problem });
-    }
-    let connect_timeout = Duration::from_millis(mesh.config().weft_connect_timeout_ms);
-    let origins =
-        Origins::parse(&config.cors_origins).map_err(|problem| Error::Config { key: "CORS_ORIGINS", problem })?;
-    let operator = Operator::read(config, connect_timeout).await?;
-    let ours = weft_proto::descriptors();
-    let services = our_services(mesh, ours, connect_timeout)?;
-    let methods = methods(ours, &services, &operator)?;
-    let policies = Policies::with_default(&operator.pool, Policy::user())
-        .map_err(|error| Error::Descriptors(error.to_string()))?;
-    let policies = Policies::clone(&mesh.policies()).merged_with(policies);
-    let entitlements = Entitlements::new(EntitlementServiceClient::new(mesh.channel("billing")), mesh.clock().clone());
-    let guard = guard(mesh, policies, entitlements.clone());
+    config.check_depth()?;
+    let origins = config.origins()?;
+    let operator = Operator::read(config, Duration::from_millis(mesh.config().weft_connect_timeout_ms))?;
+    let Contracts { services, methods, policies, reflection } = contracts(mesh.config(), &operator)?;
+    // The mesh's own guard knows our contracts only; this one knows the operator's too.
+    let guard = Guard::new(Arc::new(policies), mesh.verifier()).with_entitlements(mesh.entitlements());
     let cache = cache(config, mesh).await?;
     let rules = Rules {
         default_product: config.weft_default_product.clone(),
@@ -95,16 +81,37 @@ async fn build(config: &Config, mesh: &Mesh, products: Arc<Products>) -> Result<
         unary_timeout: mesh.config().request_timeout(),
         stream_limit: Duration::from_millis(config.weft_edge_stream_limit_ms),
     };
-    let door = Door::new(guard, entitlements, cache, products, rules)
+    let door = Door::new(guard, mesh.entitlements(), cache, products, rules, mesh.tasks().clone())
         .map_err(|problem| Error::Config { key: "WEFT_DEFAULT_PRODUCT", problem })?;
-    let upstreams = services.iter().chain(&operator.upstreams).map(|(_, upstream)| upstream.clone()).collect();
-    let sets: &[&[u8]] = if operator.encoded.is_empty() {
-        &[weft_proto::DESCRIPTOR_SET]
-    } else {
-        &[weft_proto::DESCRIPTOR_SET, &operator.encoded]
-    };
-    let health = Health::new(upstreams, sets).await.map_err(Error::Descriptors)?;
+    let upstreams = services.into_iter().chain(operator.upstreams).map(|(_, upstream)| upstream).collect();
+    let health = Health::new(mesh, upstreams, reflection).await;
     Ok(Edge { door, methods, origins, health, limits: limits(config), mesh: mesh.clone() })
+}
+
+/// What the descriptors say, ours and the operator's.
+struct Contracts {
+    services: Vec<(String, Arc<Upstream>)>,
+    methods: Methods,
+    policies: Policies,
+    reflection: Routes,
+}
+
+fn contracts(mesh: &MeshConfig, operator: &Operator) -> Result<Contracts, Error> {
+    let wrong = |error: &dyn std::error::Error| match error.source() {
+        Some(cause) => Error::Descriptors(format!("{error}: {cause}")),
+        None => Error::Descriptors(error.to_string()),
+    };
+    let ours = weft_proto::descriptors();
+    let services = our_services(mesh, ours)?;
+    let methods = methods(ours, &services, operator)?;
+    let foreign = Policies::with_default(&operator.pool, Policy::user()).map_err(|error| wrong(&error))?;
+    let policies = Policies::of(ours).map_err(|error| wrong(&error))?.merged_with(foreign);
+    let names: Vec<String> =
+        ours.services().chain(operator.pool.services()).map(|one| one.full_name().to_owned()).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).filter(|name| methods.serves(name)).collect();
+    let others: &[&[u8]] = if operator.encoded.is_empty() { &[] } else { &[&operator.encoded] };
+    let reflection = with_reflection(Routes::default(), &names, others).map_err(|error| wrong(&error))?;
+    Ok(Contracts { services, methods, policies, reflection })
 }
 
 fn limits(config: &Config) -> Limits {
@@ -123,21 +130,16 @@ fn limits(config: &Config) -> Limits {
 }
 
 /// The services of the mesh that our contracts speak of: `weft.billing.v1` is answered by `billing`.
-fn our_services(
-    mesh: &Mesh,
-    pool: &DescriptorPool,
-    connect_timeout: Duration,
-) -> Result<Vec<(String, Arc<Upstream>)>, Error> {
+fn our_services(mesh: &MeshConfig, pool: &DescriptorPool) -> Result<Vec<(String, Arc<Upstream>)>, Error> {
+    let connect_timeout = Duration::from_millis(mesh.weft_connect_timeout_ms);
     let mut services: Vec<(String, Arc<Upstream>)> = Vec::new();
     for service in pool.services() {
         let Some(area) = area(service.full_name()) else { continue };
         if services.iter().any(|(known, _)| known == area) {
             continue;
         }
-        let url = mesh
-            .config()
-            .url_of(area)
-            .ok_or_else(|| Error::Descriptors(format!("there is no URL for the service {area}")))?;
+        let url =
+            mesh.url_of(area).ok_or_else(|| Error::Descriptors(format!("there is no URL for the service {area}")))?;
         let upstream =
             Upstream::new(area, url, connect_timeout, true).map_err(|error| Error::Descriptors(error.to_string()))?;
         services.push((area.to_owned(), Arc::new(upstream)));
@@ -161,16 +163,6 @@ fn methods(ours: &DescriptorPool, services: &[(String, Arc<Upstream>)], operator
         Some((path, rpc)) => Err(Error::Descriptors(format!("{rpc} claims {path}, which is the edge's own"))),
         None => Ok(methods),
     }
-}
-
-/// The mesh's own guard knows our contracts only; this one knows the operator's too.
-fn guard(mesh: &Mesh, policies: Policies, entitlements: Entitlements) -> Guard {
-    let keys = KeyServiceClient::new(mesh.channel("identity"));
-    let revocations = Revocations::new();
-    mesh.tasks()
-        .spawn("revocations", follow(keys.clone(), revocations.clone(), mesh.clock().clone(), mesh.shutdown().token()));
-    Guard::new(Arc::new(policies), Verifier::new(Keys::remote(keys), revocations, mesh.clock().clone()))
-        .with_entitlements(entitlements)
 }
 
 async fn cache(config: &Config, mesh: &Mesh) -> Result<Cache, Error> {

@@ -94,6 +94,11 @@ impl Methods {
         }
     }
 
+    /// Whether an RPC of this service can be called, by the service's full name.
+    pub fn serves(&self, service: &str) -> bool {
+        self.by_path.values().any(|method| method.rpc.strip_prefix(service).is_some_and(|rest| rest.starts_with('/')))
+    }
+
     /// The RPC with this path.
     pub fn get(&self, path: &str) -> Option<&Arc<Method>> {
         self.by_path.get(path)

@@ -21,7 +21,7 @@ pub struct Operator {
 
 impl Operator {
     /// Reads `WEFT_EDGE_UPSTREAMS` and `WEFT_EDGE_DESCRIPTORS`.
-    pub async fn read(config: &Config, connect_timeout: Duration) -> Result<Operator, Error> {
+    pub fn read(config: &Config, connect_timeout: Duration) -> Result<Operator, Error> {
         let upstreams = upstreams(&config.weft_edge_upstreams, connect_timeout)?;
         let wrong = |problem: String| Error::Config { key: "WEFT_EDGE_DESCRIPTORS", problem };
         let Some(path) = &config.weft_edge_descriptors else {
@@ -30,8 +30,7 @@ impl Operator {
             }
             return Err(wrong("is needed with WEFT_EDGE_UPSTREAMS: give a descriptor set with imports".to_owned()));
         };
-        let encoded =
-            tokio::fs::read(path).await.map_err(|error| wrong(format!("cannot read {}: {error}", path.display())))?;
+        let encoded = std::fs::read(path).map_err(|error| wrong(format!("cannot read {}: {error}", path.display())))?;
         let pool = DescriptorPool::decode(encoded.as_slice())
             .map_err(|error| wrong(format!("{}: {error}", path.display())))?;
         for (prefix, _) in &upstreams {

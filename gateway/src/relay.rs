@@ -9,17 +9,17 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use h2::RecvStream;
 use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::{Code, Status};
-use weft_core::Reason;
+use weft_core::{Reason, internal_status};
 
 use crate::error::{error_json, trailers};
 use crate::frames::{self, Splitter, trailer_frame};
 use crate::grpc::Refusal;
+use crate::link::{Piece, Rest};
 use crate::meters::Entry;
 use crate::routes::Binding;
 use crate::transcode::{find_bytes, write_field, write_message};
@@ -38,12 +38,12 @@ pub enum Event {
 
 /// A service's answer behind its headers. Dropping it cancels the call.
 pub struct Relay {
-    stream: Option<RecvStream>,
+    rest: Arc<Rest>,
     upstream: Arc<Upstream>,
     deadline: Pin<Box<Sleep>>,
-    /// Sends the rest of the request, where requests stream; ends with the answer. And why it was stopped.
-    upload: Option<(JoinSet<()>, Refusal)>,
-    _load: Arc<()>,
+    /// Why the rest of the request was stopped, where requests stream.
+    refusal: Option<Refusal>,
+    over: bool,
 }
 
 impl Relay {
@@ -54,42 +54,49 @@ impl Relay {
         deadline: Instant,
         upload: Option<(JoinSet<()>, Refusal)>,
     ) -> Self {
+        let (upload, refusal) = upload.unzip();
         Relay {
-            stream: Some(reply.stream),
+            rest: Rest::new(reply.stream, reply.load, upload, deadline),
             upstream,
             deadline: Box::pin(sleep_until(deadline)),
-            upload,
-            _load: reply.load,
+            refusal,
+            over: false,
         }
     }
 
     /// What comes next. After the end it is the end again.
     pub fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        let Some(stream) = &mut self.stream else { return Poll::Ready(Event::End(HeaderMap::new())) };
-        let outcome = match stream.poll_data(cx) {
-            Poll::Ready(Some(Ok(data))) => {
-                // A stream that is already closed needs no window.
-                let _closed = stream.flow_control().release_capacity(data.len());
-                return Poll::Ready(Event::Data(data));
+        if self.over {
+            return Poll::Ready(Event::End(HeaderMap::new()));
+        }
+        let too_late = || trailers(&Reason::DeadlineExceeded.status("the time for the call is over"));
+        // Before anything else: a service that always has something to say would never be interrupted.
+        let end = if self.deadline.deadline() <= Instant::now() {
+            too_late()
+        } else {
+            match self.rest.poll(cx) {
+                Poll::Ready(Piece::Data(data)) => return Poll::Ready(Event::Data(data)),
+                Poll::Ready(Piece::End(Ok(Some(found)))) if found.contains_key("grpc-status") => found,
+                Poll::Ready(Piece::End(Ok(_none))) => trailers(&broken_off()),
+                Poll::Ready(Piece::End(Err(error))) => {
+                    let refused = self.refusal.as_ref().and_then(|refusal| refusal.get().cloned());
+                    trailers(&refused.unwrap_or_else(|| self.upstream.lost(&error)))
+                }
+                Poll::Ready(Piece::Stopped) => too_late(),
+                Poll::Pending => {
+                    ready!(self.deadline.as_mut().poll(cx));
+                    too_late()
+                }
             }
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Err(error)),
-            Poll::Ready(None) => stream.poll_trailers(cx),
-            Poll::Pending => Poll::Pending,
         };
-        let end = match outcome {
-            Poll::Ready(Ok(Some(found))) if found.contains_key("grpc-status") => found,
-            Poll::Ready(Ok(_none)) => trailers(&Reason::Unavailable.status("the service broke off its answer")),
-            Poll::Ready(Err(error)) => {
-                let refused = self.upload.as_ref().and_then(|(_task, refusal)| refusal.get().cloned());
-                trailers(&refused.unwrap_or_else(|| self.upstream.lost(&error)))
-            }
-            Poll::Pending => {
-                ready!(self.deadline.as_mut().poll(cx));
-                trailers(&Reason::DeadlineExceeded.status("the time for the call is over"))
-            }
-        };
-        self.stream = None;
+        self.stop();
         Poll::Ready(Event::End(end))
+    }
+
+    /// Nobody wants more of it.
+    fn stop(&mut self) {
+        self.over = true;
+        self.rest.stop();
     }
 
     /// [`Relay::poll_event`] as a future.
@@ -102,14 +109,26 @@ impl Relay {
 pub enum Mode {
     /// As it came, trailers as trailers.
     Grpc,
-    /// grpc-web: trailers as the last frame.
-    Web,
+    /// grpc-web: frames one by one, trailers as the last one. A frame that is not whole is not begun: the trailers
+    /// would be taken for its end.
+    Web(Splitter),
     /// grpc-web-text: the same as base64, each frame by itself.
     WebText(Splitter),
     /// Server-sent events of JSON.
     Events(EventStream),
     /// The bytes of each `google.api.HttpBody`.
     Raw(Splitter),
+}
+
+impl Mode {
+    /// Whether a message has begun to arrive and is not whole.
+    fn is_inside_a_message(&self) -> bool {
+        match self {
+            Mode::Grpc => false,
+            Mode::Web(splitter) | Mode::WebText(splitter) | Mode::Raw(splitter) => !splitter.buffered().is_empty(),
+            Mode::Events(events) => !events.splitter.buffered().is_empty(),
+        }
+    }
 }
 
 /// What a stream of events needs.
@@ -160,7 +179,13 @@ impl RelayBody {
 
     fn data(&mut self, data: Bytes) -> Result<(), Status> {
         match &mut self.mode {
-            Mode::Grpc | Mode::Web => self.ready.push_back(Frame::data(data)),
+            Mode::Grpc => self.ready.push_back(Frame::data(data)),
+            Mode::Web(splitter) => {
+                splitter.push(&data);
+                while let Some(frame) = splitter.next(self.limit)? {
+                    self.ready.push_back(Frame::data(frame));
+                }
+            }
             Mode::WebText(splitter) => {
                 splitter.push(&data);
                 while let Some(frame) = splitter.next(self.limit)? {
@@ -178,7 +203,7 @@ impl RelayBody {
                 splitter.push(&data);
                 while let Some(frame) = splitter.next(self.limit)? {
                     let message = frames::message(frame);
-                    let bytes = find_bytes(&message, 2).map_err(|_error| unreadable())?.unwrap_or_default();
+                    let bytes = find_bytes(&message, 2).map_err(|_error| internal_status())?.unwrap_or_default();
                     self.ready.push_back(Frame::data(message.slice_ref(bytes)));
                 }
             }
@@ -186,17 +211,20 @@ impl RelayBody {
         Ok(())
     }
 
-    fn end(&mut self, trailers: HeaderMap) {
-        let code = code_of(&trailers);
+    fn end(&mut self, mut ending: HeaderMap) {
+        if code_of(&ending) == Code::Ok && self.mode.is_inside_a_message() {
+            ending = trailers(&broken_off());
+        }
+        let code = code_of(&ending);
         self.entry.ended(code);
         self.over = true;
-        self.relay.stream = None;
+        self.relay.stop();
         match &self.mode {
-            Mode::Grpc => self.ready.push_back(Frame::trailers(trailers)),
-            Mode::Web => self.ready.push_back(Frame::data(trailer_frame(&trailers))),
-            Mode::WebText(_) => self.ready.push_back(Frame::data(STANDARD.encode(trailer_frame(&trailers)).into())),
+            Mode::Grpc => self.ready.push_back(Frame::trailers(ending)),
+            Mode::Web(_) => self.ready.push_back(Frame::data(trailer_frame(&ending))),
+            Mode::WebText(_) => self.ready.push_back(Frame::data(STANDARD.encode(trailer_frame(&ending)).into())),
             Mode::Events(events) if code != Code::Ok => {
-                let status = Status::from_header_map(&trailers).unwrap_or_else(unreadable);
+                let status = Status::from_header_map(&ending).unwrap_or_else(internal_status);
                 let mut text = b"event: error\ndata: ".to_vec();
                 text.extend_from_slice(&error_json(&status, &events.request_id));
                 text.extend_from_slice(b"\n\n");
@@ -220,9 +248,7 @@ impl Body for RelayBody {
             if this.over {
                 return match &this.mode {
                     // A raw body has no place for an error but being cut.
-                    Mode::Raw(_) if this.entry.failed() => {
-                        Poll::Ready(Some(Err(Reason::Unavailable.status("the service broke off its answer"))))
-                    }
+                    Mode::Raw(_) if this.entry.failed() => Poll::Ready(Some(Err(broken_off()))),
                     _ => Poll::Ready(None),
                 };
             }
@@ -256,12 +282,13 @@ pub fn print(binding: &Binding, message: &[u8], out: &mut Vec<u8>) -> Result<(),
     };
     printed.map_err(|error| {
         tracing::error!(rpc = method.rpc, %error, "an answer cannot be written as JSON");
-        unreadable()
+        internal_status()
     })
 }
 
-fn unreadable() -> Status {
-    Reason::Internal.status("something went wrong on our side")
+/// The service went away in the middle, or said that it was done in the middle of a message.
+pub fn broken_off() -> Status {
+    Reason::Unavailable.status("the service broke off its answer")
 }
 
 /// The code in trailers; without one the answer is broken.

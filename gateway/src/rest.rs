@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, Response};
 use hyper::body::Incoming;
 use tokio::time::timeout;
 use tonic::{Code, Status};
-use weft_core::Reason;
+use weft_core::{Reason, internal_status};
 
 use crate::admit::goes_outward;
 use crate::body::{BodyLimit, EdgeBody, read_all};
@@ -221,7 +221,7 @@ fn whole(binding: &Binding, answer: Answer) -> Result<Response<EdgeBody>, Status
 
 /// Content type and bytes of the `google.api.HttpBody` in a message.
 fn raw_parts(binding: &Binding, message: &Bytes) -> Result<(HeaderValue, Bytes), Status> {
-    let broken = |_error| Reason::Internal.status("something went wrong on our side");
+    let broken = |_error| internal_status();
     let mut raw: &[u8] = message;
     if let Some(field) = &binding.response
         && let Some((number, _, _)) = binding.method.tables.at(binding.method.output, field)

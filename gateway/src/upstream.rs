@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
-use h2::{Ping, PingPong, RecvStream, SendStream};
+use h2::{RecvStream, SendStream};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Uri};
 use rustls::pki_types::ServerName;
@@ -23,19 +23,23 @@ use tokio_rustls::TlsConnector;
 use tonic::Status;
 use weft_core::Reason;
 
+use crate::link::{Load, cut_overdue, signs_of_life};
+
 /// Connections to one service at most; another is opened when every stream of the others is taken.
 const MAX_LINKS: usize = 16;
-/// Streams on a connection before another is opened, if the peer allows so many.
+/// Streams on a connection at most, if the peer allows so many.
 const STREAMS_A_LINK: usize = 200;
 /// What a service may send ahead of us on one stream.
-const STREAM_WINDOW_BYTES: u32 = 1 << 20;
-/// What a service may send ahead of us on one connection.
-const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+const STREAM_WINDOW_BYTES: u32 = 64 << 10;
+/// What a service may send ahead of us on one connection: as much as on all its streams together, so that clients
+/// who take nothing of their answers cannot stop those of others.
+const CONNECTION_WINDOW_BYTES: u32 = STREAMS_A_LINK as u32 * STREAM_WINDOW_BYTES;
+/// What the frames may cost on a connection beyond their bytes, as `h2` counts it: up to 256 bytes for each, and the
+/// smallest message has a prefix of five. The windows are limit enough; at half the window, which `h2` would take, a few
+/// clients that take nothing of their tokens would have the whole connection closed.
+const FRAME_BUDGET_BYTES: usize = CONNECTION_WINDOW_BYTES as usize / 5 * 256;
 /// Header bytes of an answer; error details travel in them.
 const MAX_HEADER_BYTES: u32 = 64 << 10;
-/// How often our own services are asked whether they are still there, and how long they may think about it.
-const PING_EVERY: Duration = Duration::from_secs(5);
-const PONG_WITHIN: Duration = Duration::from_secs(5);
 
 /// A service behind the edge.
 pub struct Upstream {
@@ -63,8 +67,7 @@ struct Links {
 struct Link {
     send: SendRequest<Bytes>,
     closed: Arc<AtomicBool>,
-    /// Each call holds one of these: their number is the connection's load.
-    load: Arc<()>,
+    load: Arc<Load>,
 }
 
 /// A call that has been sent.
@@ -73,7 +76,7 @@ pub struct Call {
     pub response: ResponseFuture,
     /// The rest of its body.
     pub send: SendStream<Bytes>,
-    load: Arc<()>,
+    load: Arc<Load>,
 }
 
 /// The beginning of an answer.
@@ -83,7 +86,7 @@ pub struct Reply {
     /// Frames and trailers.
     pub stream: RecvStream,
     /// Keeps the call counted on its connection.
-    pub load: Arc<()>,
+    pub load: Arc<Load>,
 }
 
 /// A URL that is not `http://host:port` or `https://host:port`.
@@ -93,7 +96,7 @@ pub struct BadUrl(String);
 
 impl Upstream {
     /// A service at `url`. It is not connected to until the first call. `ours` says that it is a service of the
-    /// mesh, which does not mind being asked for signs of life.
+    /// mesh, which does not mind being asked for signs of life as often as we like.
     pub fn new(name: &str, url: &str, connect_timeout: Duration, ours: bool) -> Result<Self, BadUrl> {
         let bad = || BadUrl(url.to_owned());
         let uri: Uri = url.parse().map_err(|_error| bad())?;
@@ -196,17 +199,17 @@ impl Upstream {
 
     /// A connection with room for a stream.
     async fn link(&self) -> Result<Link, Status> {
-        if let Some(link) = self.best(false) {
+        if let Some(link) = self.best(false)? {
             return Ok(link);
         }
         let asked = Instant::now();
         let mut dialing = self.dialing.lock().await;
-        if let Some(link) = self.best(false) {
+        if let Some(link) = self.best(false)? {
             return Ok(link);
         }
         // Whoever waited while another one tried and failed does not try as well: the wait would add up.
         if dialing.as_ref().is_some_and(|(failed, _why)| *failed >= asked) {
-            return self.best(true).ok_or_else(|| self.unavailable());
+            return self.best(true)?.ok_or_else(|| self.unavailable());
         }
         let dialled = tokio::time::timeout(self.connect_timeout, self.dial()).await;
         let why = match dialled {
@@ -221,17 +224,25 @@ impl Upstream {
             tracing::warn!(upstream = %self.name, address = %self.address, error = %why, "cannot connect");
         }
         *dialing = Some((Instant::now(), why));
-        self.best(true).ok_or_else(|| self.unavailable())
+        self.best(true)?.ok_or_else(|| self.unavailable())
     }
 
-    /// The least loaded open connection; with `any` also one that is full, as long as another may not be opened.
-    fn best(&self, any: bool) -> Option<Link> {
+    /// The least loaded open connection with room. With `any`, or when no other may be opened, the call may also
+    /// wait there until the peer allows it a stream.
+    ///
+    /// # Errors
+    /// UNAVAILABLE when every connection has all the calls that its window is made for.
+    fn best(&self, any: bool) -> Result<Option<Link>, Status> {
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         links.open.retain(|link| !link.closed.load(Ordering::Relaxed));
-        let full = links.open.len() >= MAX_LINKS;
-        let least = links.open.iter().min_by_key(|link| Arc::strong_count(&link.load))?;
-        let room = least.send.current_max_send_streams().min(STREAMS_A_LINK);
-        (any || full || Arc::strong_count(&least.load) <= room).then(|| least.clone())
+        let any = any || links.open.len() >= MAX_LINKS;
+        let Some(least) = links.open.iter().min_by_key(|link| Arc::strong_count(&link.load)) else { return Ok(None) };
+        let load = Arc::strong_count(&least.load);
+        if any && load > STREAMS_A_LINK {
+            return Err(Reason::Unavailable.status(format!("{} has too many calls, try again", self.name)));
+        }
+        let room = load <= least.send.current_max_send_streams().min(STREAMS_A_LINK);
+        Ok((any || room).then(|| least.clone()))
     }
 
     async fn dial(&self) -> io::Result<Link> {
@@ -263,20 +274,25 @@ impl Upstream {
         let (send, mut connection) = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .data_frame_budget(FRAME_BUDGET_BYTES)
             .max_header_list_size(MAX_HEADER_BYTES)
             .enable_push(false)
             .handshake(stream)
             .await
             .map_err(io::Error::other)?;
         let closed = Arc::new(AtomicBool::new(false));
-        let link = Link { send, closed: closed.clone(), load: Arc::new(()) };
-        let ping = connection.ping_pong().filter(|_ping| self.ours);
+        let link = Link { send, closed: closed.clone(), load: Arc::default() };
+        let alive = signs_of_life(Arc::downgrade(&link.load), connection.ping_pong(), self.ours);
+        let overdue = cut_overdue(Arc::downgrade(&link.load));
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         while links.drivers.try_join_next().is_some() {}
         links.drivers.spawn(async move {
             tokio::select! {
+                // The connection first: an answer that has come counts, even if this task was late to see it.
+                biased;
                 ended = connection => if let Err(error) = ended { tracing::debug!(%error, "connection ended") },
-                () = signs_of_life(ping) => tracing::warn!("a service does not answer pings, its connection is given up"),
+                () = alive => tracing::warn!("a service does not answer pings, its connection is given up"),
+                () = overdue => {}
             }
             closed.store(true, Ordering::Relaxed);
         });
@@ -291,18 +307,20 @@ async fn exchange(link: &Link, head: Request<()>, body: Bytes) -> Result<Reply, 
     let (response, mut send) = ready.send_request(head, false)?;
     send.send_data(body, true)?;
     let (head, stream) = response.await?.into_parts();
+    link.load.hear();
     Ok(Reply { head, stream, load: link.load.clone() })
 }
 
 impl Call {
     /// Waits for the answer's headers.
-    pub async fn reply(response: ResponseFuture, load: Arc<()>) -> Result<Reply, h2::Error> {
+    pub async fn reply(response: ResponseFuture, load: Arc<Load>) -> Result<Reply, h2::Error> {
         let (head, stream) = response.await?.into_parts();
+        load.hear();
         Ok(Reply { head, stream, load })
     }
 
     /// The answer, the body and what keeps the call counted.
-    pub fn into_parts(self) -> (ResponseFuture, SendStream<Bytes>, Arc<()>) {
+    pub fn into_parts(self) -> (ResponseFuture, SendStream<Bytes>, Arc<Load>) {
         (self.response, self.send, self.load)
     }
 }
@@ -310,18 +328,6 @@ impl Call {
 /// Whether the peer has certainly not looked at the request.
 fn unseen(error: &h2::Error) -> bool {
     error.is_remote() && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM))
-}
-
-/// Ends when the peer has stopped answering.
-async fn signs_of_life(ping: Option<PingPong>) {
-    let Some(mut ping) = ping else { return std::future::pending().await };
-    loop {
-        tokio::time::sleep(PING_EVERY).await;
-        match tokio::time::timeout(PONG_WITHIN, ping.ping(Ping::opaque())).await {
-            Ok(Ok(_pong)) => {}
-            _ => return,
-        }
-    }
 }
 
 /// TLS with the machine's own roots, HTTP/2 only.

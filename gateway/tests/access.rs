@@ -2,7 +2,7 @@
 use http::Method;
 use serde_json::json;
 
-use crate::harness::{Edge, LIMITED, frame};
+use crate::harness::{Answer, Edge, LIMITED, frame};
 
 #[tokio::test]
 async fn an_operators_rpc_needs_a_signed_in_user_unless_it_says_otherwise() {
@@ -158,6 +158,69 @@ async fn strangers_are_limited_by_their_address() {
     // What stands further left was written by the client itself.
     assert_eq!(call("192.0.2.9, 192.0.2.1").await, 429);
     assert_eq!(call("192.0.2.2").await, 200);
+}
+
+#[tokio::test]
+async fn a_token_opens_no_second_allowance_where_anybody_may_call() {
+    let edge = Edge::with(|config| config.weft_edge_anonymous_per_minute = 3).await;
+    let call = async |user: &str| {
+        let bearer = format!("Bearer {}", edge.token(user));
+        edge.call(Method::GET, "/v1/hello", &[("authorization", &bearer)], "").await.status
+    };
+    for user in ["ana", "ben", "eva"] {
+        assert_eq!(call(user).await, 200);
+    }
+    assert_eq!(call("ida").await, 429);
+}
+
+#[tokio::test]
+async fn whoever_is_refused_too_often_is_told_so_instead() {
+    let forged = [("authorization", "Bearer a.b.c")];
+    let kind = [("content-type", "application/grpc-web")];
+    let refusals: [(Method, &str, &[(&str, &str)], &str); 6] = [
+        (Method::GET, "/v1/orders/o1", &forged, "unauthenticated"),
+        (Method::GET, "/v1/orders/o1", &[("x-weft-product", "nope")], "invalid_argument"),
+        (Method::GET, "/v1/nope", &[], "not_found"),
+        (Method::PATCH, "/v1/hello", &[], "method_not_allowed"),
+        (Method::POST, "/shop.v1.ShopService/Nope", &kind, "12"),
+        (Method::GET, "/shop.v1.ShopService/Echo", &kind, "method_not_allowed"),
+    ];
+    for (method, path, headers, why) in refusals {
+        let edge = Edge::with(|config| config.weft_edge_anonymous_per_minute = 3).await;
+        let call = async || edge.call(method.clone(), path, headers, "").await;
+        let told = |answer: &Answer| match answer.header("grpc-status") {
+            "" => answer.code(),
+            status => status.to_owned(),
+        };
+        for _ in 0..3 {
+            assert_eq!(told(&call().await), why, "{path}");
+        }
+        assert!(["rate_limited", "8"].contains(&told(&call().await).as_str()), "{path}");
+        // Whoever is signed in is not kept out by it, and a probe neither.
+        assert_eq!(edge.get("/v1/orders/o1").await.status, 200);
+        for (probe, status) in [("/health", 200), ("/api/v1/health", 200), ("/health/detailed", 429), ("/metrics", 429)]
+        {
+            assert_eq!(edge.call(Method::GET, probe, &[], "").await.status, status, "{probe}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_header_that_could_be_read_in_two_ways_is_refused() {
+    let edge = Edge::start().await;
+    let (ana, ben) = (format!("Bearer {}", edge.token("ana")), format!("Bearer {}", edge.token("ben")));
+    let signed = ("authorization", ana.as_str());
+    for twice in [
+        vec![signed, ("authorization", &ben)],
+        vec![signed, signed],
+        vec![signed, ("x-weft-product", "adiuva"), ("x-weft-product", "zerobs")],
+        vec![signed, ("x-key-bin", "***")],
+    ] {
+        let answer = edge.call(Method::GET, "/v1/orders/o1", &twice, "").await;
+        assert_eq!((answer.status, answer.code().as_str()), (400, "invalid_argument"), "{twice:?}");
+    }
+    assert!(edge.seen.lock().unwrap().is_empty());
+    assert_eq!(edge.call(Method::GET, "/v1/orders/o1", &[signed, ("x-key-bin", "AAE")], "").await.status, 200);
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -20,15 +21,12 @@ use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Code, Status};
 use tonic_types::ErrorDetails;
 use weft_auth::{AUDIENCE, Claims, ISSUER, Signer};
-use weft_core::{Clock, Reason};
+use weft_core::{Clock, Reason, new_id};
 use weft_gateway::Config;
 use weft_product::Products;
-use weft_proto::billing::v1 as billing;
-use weft_proto::billing::v1::entitlement_service_server::{EntitlementService, EntitlementServiceServer};
-use weft_proto::identity::v1 as identity;
-use weft_proto::identity::v1::key_service_server::{KeyService, KeyServiceServer};
+use weft_proto::billing::v1::Entitlements;
 use weft_runtime::{Mesh, MeshConfig, Shutdown};
-use weft_testing::eventually;
+use weft_testing::{FakeService, eventually};
 
 /// Requests a minute of the user `limited`.
 pub const LIMITED: i64 = 5;
@@ -46,6 +44,8 @@ pub struct Edge {
     signer: Signer,
     descriptors: PathBuf,
     _folder: tempfile::TempDir,
+    /// Identity and billing.
+    _fakes: [FakeService; 2],
 }
 
 /// Headers of calls, in order, by path.
@@ -96,9 +96,7 @@ impl Edge {
     /// An edge before a shop at this address.
     pub async fn before(shop: SocketAddr, seen: Seen, change: impl FnOnce(&mut Config)) -> Edge {
         let signer = Signer::from_seed("k1".to_owned(), &[7; 32]);
-        let mesh_listener = listen().await;
-        let mesh_at = mesh_listener.local_addr().unwrap();
-        tokio::spawn(serve_mesh(mesh_listener, signer.jwk()));
+        let (identity, billing) = (FakeService::identity(signer.jwk()), FakeService::billing(allowed));
         let folder = tempfile::tempdir().unwrap();
         let descriptors = folder.path().join("shop.binpb");
         std::fs::write(&descriptors, descriptor_set()).unwrap();
@@ -109,12 +107,12 @@ impl Edge {
             ..Config::default()
         };
         change(&mut config);
-        let url = format!("http://{mesh_at}");
         let mesh = MeshConfig {
             weft_service_secret: Some("a secret of at least thirty-two bytes".to_owned().into()),
-            weft_identity_url: url.clone(),
-            weft_billing_url: url.clone(),
-            weft_orchestrator_url: url,
+            weft_identity_url: identity.url(),
+            weft_billing_url: billing.url(),
+            // Only its health is asked for.
+            weft_orchestrator_url: billing.url(),
             weft_drain_ms: 3_000,
             ..MeshConfig::default()
         };
@@ -123,7 +121,8 @@ impl Edge {
         let listener = listen().await;
         let address = listener.local_addr().unwrap();
         let served = tokio::spawn(weft_gateway::serve(config, mesh, Arc::new(Products::builtin()), listener));
-        let edge = Edge { address, seen, shutdown, served, signer, descriptors, _folder: folder };
+        let edge =
+            Edge { address, seen, shutdown, served, signer, descriptors, _folder: folder, _fakes: [identity, billing] };
         eventually("the edge serving", Duration::from_secs(10), || async { edge.try_get("/health").await.is_some() })
             .await;
         edge
@@ -147,6 +146,7 @@ impl Edge {
             sub: user.to_owned(),
             prd: product.to_owned(),
             sid: format!("session of {user}"),
+            jti: new_id(),
             email: String::new(),
             roles: Vec::new(),
             iat: now - 1,
@@ -494,65 +494,12 @@ fn watch(pool: &DescriptorPool, raw: bool, request: &[u8]) -> Result<Messages, S
     Ok(Box::pin(messages))
 }
 
-/// Identity's keys and billing's entitlements.
-async fn serve_mesh(listener: TcpListener, jwk: identity::Jwk) {
-    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
-    let (reporter, health) = tonic_health::server::health_reporter();
-    reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
-    tonic::transport::Server::builder()
-        .add_service(KeyServiceServer::new(Keys(jwk)))
-        .add_service(EntitlementServiceServer::new(Plans))
-        .add_service(health)
-        .serve_with_incoming(incoming)
-        .await
-        .unwrap();
-}
-
-struct Keys(identity::Jwk);
-
-#[tonic::async_trait]
-impl KeyService for Keys {
-    async fn get_jwks(
-        &self,
-        _request: tonic::Request<identity::GetJwksRequest>,
-    ) -> Result<tonic::Response<identity::Jwks>, Status> {
-        Ok(tonic::Response::new(identity::Jwks { keys: vec![self.0.clone()] }))
+/// Everybody is on the plan `free`, and only the user `limited` has a rate. Whoever asks for `frozen` again freezes it.
+fn allowed(user_id: &str) -> Entitlements {
+    static FROZEN: AtomicBool = AtomicBool::new(false);
+    if user_id == "frozen" && FROZEN.swap(true, Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_secs(10));
     }
-
-    async fn list_revocations(
-        &self,
-        _request: tonic::Request<identity::ListRevocationsRequest>,
-    ) -> Result<tonic::Response<identity::ListRevocationsResponse>, Status> {
-        Ok(tonic::Response::new(identity::ListRevocationsResponse {
-            revocations: Vec::new(),
-            next_page_token: "0".to_owned(),
-        }))
-    }
-}
-
-struct Plans;
-
-#[tonic::async_trait]
-impl EntitlementService for Plans {
-    async fn get_entitlements(
-        &self,
-        request: tonic::Request<billing::GetEntitlementsRequest>,
-    ) -> Result<tonic::Response<billing::Entitlements>, Status> {
-        let request = request.into_inner();
-        let requests_per_minute = (request.user_id == "limited").then_some(LIMITED);
-        Ok(tonic::Response::new(billing::Entitlements {
-            product: request.product,
-            user_id: request.user_id,
-            plan: "free".to_owned(),
-            requests_per_minute,
-            ..Default::default()
-        }))
-    }
-
-    async fn check_feature(
-        &self,
-        _request: tonic::Request<billing::CheckFeatureRequest>,
-    ) -> Result<tonic::Response<billing::CheckFeatureResponse>, Status> {
-        Err(Status::unimplemented("not here"))
-    }
+    let requests_per_minute = (user_id == "limited").then_some(LIMITED);
+    Entitlements { plan: "free".to_owned(), requests_per_minute, ..Entitlements::default() }
 }

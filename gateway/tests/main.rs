@@ -13,3 +13,4 @@ mod harness;
 mod json;
 mod paths;
 mod streams;
+mod trouble;

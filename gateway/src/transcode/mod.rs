@@ -11,6 +11,7 @@
 mod check;
 mod number;
 mod read;
+mod read_struct;
 mod table;
 mod text;
 mod wire;

@@ -8,8 +8,9 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Unex
 
 use super::check::MAX_WIRE_DEPTH;
 use super::number::{expected, put_base64, put_float, put_integer, put_number_text};
+use super::read_struct::{ListBody, StructBody, ValueBody};
 use super::table::{Field, FieldPath, Kind, Label, Message, MessageId, Shape, Tables};
-use super::wire::{BYTES, FIXED64, VARINT, close, open, put_tag, put_varint};
+use super::wire::{BYTES, close, open, put_tag, put_varint};
 
 /// Longest sentence about what is wrong; it may quote the input.
 const SENTENCE_BYTES: usize = 200;
@@ -89,20 +90,22 @@ fn sentence(path: &[&str], what: &str) -> String {
 }
 
 /// The state of one reading.
-struct Reading<'a> {
+pub(super) struct Reading<'a> {
     tables: &'a Tables,
-    out: Vec<u8>,
+    /// The wire bytes so far.
+    pub out: Vec<u8>,
     /// Names of the fields that are open; after an error, where it happened.
     path: Vec<&'a str>,
-    depth: u32,
+    /// Objects and arrays that are open.
+    pub depth: u32,
     max_depth: u32,
     /// Messages that are open on the wire: a level of a `Struct` is three of them.
     wire_depth: u32,
 }
 
 impl Reading<'_> {
-    /// Begins messages inside each other on the wire; [`Reading::surface`] ends as many.
-    fn sink<E: Error>(&mut self, levels: u32) -> Result<(), E> {
+    /// Begins messages inside each other on the wire; [`Reading::surface`] ends them.
+    pub fn sink<E: Error>(&mut self, levels: u32) -> Result<(), E> {
         self.wire_depth += levels;
         if self.wire_depth > MAX_WIRE_DEPTH {
             return Err(E::custom(format_args!(
@@ -112,11 +115,13 @@ impl Reading<'_> {
         Ok(())
     }
 
-    fn surface(&mut self, levels: u32) {
+    /// Ends so many messages.
+    pub fn surface(&mut self, levels: u32) {
         self.wire_depth -= levels;
     }
 
-    fn deeper<E: Error>(&mut self) -> Result<(), E> {
+    /// Begins an object or array; its end lowers `depth` again.
+    pub fn deeper<E: Error>(&mut self) -> Result<(), E> {
         self.depth += 1;
         if self.depth > self.max_depth {
             return Err(E::custom(format_args!("nested deeper than {} levels", self.max_depth)));
@@ -474,153 +479,5 @@ fn put_key(out: &mut Vec<u8>, kind: Kind, key: &str) -> Result<(), &'static str>
             Ok(())
         }
         _ => put_number_text(out, kind, key),
-    }
-}
-
-/// The fields of a `Struct`: a map of strings to values.
-struct StructBody<'r, 'a>(&'r mut Reading<'a>);
-
-impl<'de> Visitor<'de> for StructBody<'_, '_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let reading = self.0;
-        reading.deeper()?;
-        let mut seen = HashSet::new();
-        while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
-            // The entry and the value in it.
-            reading.sink(2)?;
-            put_tag(&mut reading.out, 1, BYTES);
-            let entry = open(&mut reading.out);
-            super::put_bytes_field(&mut reading.out, 1, key.as_bytes());
-            put_tag(&mut reading.out, 2, BYTES);
-            let value = open(&mut reading.out);
-            map.next_value_seed(AnyValue(reading))?;
-            close(&mut reading.out, value);
-            close(&mut reading.out, entry);
-            reading.surface(2);
-            if let Some(key) = seen.replace(key) {
-                return Err(A::Error::custom(format_args!("the key `{key}` is given twice")));
-            }
-        }
-        reading.depth -= 1;
-        Ok(())
-    }
-}
-
-/// The values of a `ListValue`.
-struct ListBody<'r, 'a>(&'r mut Reading<'a>);
-
-impl<'de> Visitor<'de> for ListBody<'_, '_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("an array")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
-        let reading = self.0;
-        reading.deeper()?;
-        reading.sink(1)?;
-        while elements.next_element_seed(ListElement(reading))?.is_some() {}
-        reading.surface(1);
-        reading.depth -= 1;
-        Ok(())
-    }
-}
-
-struct ListElement<'r, 'a>(&'r mut Reading<'a>);
-
-impl<'de> DeserializeSeed<'de> for ListElement<'_, '_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, text: D) -> Result<(), D::Error> {
-        put_tag(&mut self.0.out, 1, BYTES);
-        let begun = open(&mut self.0.out);
-        text.deserialize_any(ValueBody(self.0))?;
-        close(&mut self.0.out, begun);
-        Ok(())
-    }
-}
-
-struct AnyValue<'r, 'a>(&'r mut Reading<'a>);
-
-impl<'de> DeserializeSeed<'de> for AnyValue<'_, '_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, text: D) -> Result<(), D::Error> {
-        text.deserialize_any(ValueBody(self.0))
-    }
-}
-
-/// The one field of a `google.protobuf.Value`.
-struct ValueBody<'r, 'a>(&'r mut Reading<'a>);
-
-impl ValueBody<'_, '_> {
-    fn number<E>(self, value: f64) -> Result<(), E> {
-        put_tag(&mut self.0.out, 2, FIXED64);
-        self.0.out.extend_from_slice(&value.to_le_bytes());
-        Ok(())
-    }
-}
-
-impl<'de> Visitor<'de> for ValueBody<'_, '_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("any JSON")
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        put_tag(&mut self.0.out, 1, VARINT);
-        self.0.out.push(0);
-        Ok(())
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<(), E> {
-        put_tag(&mut self.0.out, 4, VARINT);
-        self.0.out.push(u8::from(value));
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<(), E> {
-        self.number(value as f64)
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<(), E> {
-        self.number(value as f64)
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<(), E> {
-        self.number(value)
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<(), E> {
-        super::put_bytes_field(&mut self.0.out, 3, value.as_bytes());
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
-        self.0.sink(1)?;
-        put_tag(&mut self.0.out, 5, BYTES);
-        let begun = open(&mut self.0.out);
-        StructBody(&mut *self.0).visit_map(map)?;
-        close(&mut self.0.out, begun);
-        self.0.surface(1);
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, elements: A) -> Result<(), A::Error> {
-        self.0.sink(1)?;
-        put_tag(&mut self.0.out, 6, BYTES);
-        let begun = open(&mut self.0.out);
-        ListBody(&mut *self.0).visit_seq(elements)?;
-        close(&mut self.0.out, begun);
-        self.0.surface(1);
-        Ok(())
     }
 }

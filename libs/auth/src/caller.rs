@@ -1,19 +1,16 @@
 //! Who is calling.
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
-use weft_core::{Reason, new_id};
+use weft_core::{Reason, internal_status, new_id};
 
+use crate::headers::{grpc_timeout, request_id};
 use crate::{Claims, PRODUCT_HEADER, REQUEST_ID_HEADER};
-
-/// A longer request id from outside is replaced, in bytes.
-const MAX_REQUEST_ID_BYTES: usize = 128;
 
 /// Who is calling and what for. Made by [`crate::Guard::admit`]; a handler finds it with [`Caller::of`].
 #[derive(Clone)]
@@ -36,16 +33,13 @@ pub struct Caller {
 impl Caller {
     /// A caller of whom only the headers that need no check are known.
     pub(crate) fn unknown(headers: &HeaderMap) -> Caller {
-        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let request_id = text(REQUEST_ID_HEADER)
-            .filter(|id| !id.is_empty() && id.len() <= MAX_REQUEST_ID_BYTES)
-            .map_or_else(|| new_id().into(), Arc::from);
+        let product = headers.get(PRODUCT_HEADER).and_then(|value| value.to_str().ok());
         Caller {
-            product: text(PRODUCT_HEADER).unwrap_or_default().into(),
+            product: product.unwrap_or_default().into(),
             user: None,
             service: None,
-            request_id,
-            deadline: text("grpc-timeout").and_then(parse_timeout).and_then(|left| Instant::now().checked_add(left)),
+            request_id: request_id(headers).map_or_else(|| new_id().into(), Arc::from),
+            deadline: grpc_timeout(headers).and_then(|left| Instant::now().checked_add(left)),
             bearer: None,
         }
     }
@@ -61,7 +55,7 @@ impl Caller {
     /// Errors: INTERNAL if it did not.
     pub fn of<T>(request: &tonic::Request<T>) -> Result<Caller, Status> {
         let caller = request.extensions().get::<Caller>().cloned();
-        caller.ok_or_else(|| Reason::Internal.status("something went wrong on our side"))
+        caller.ok_or_else(internal_status)
     }
 
     /// The signed-in user.
@@ -103,23 +97,5 @@ impl fmt::Debug for Caller {
             .field("service", &self.service)
             .field("request_id", &self.request_id)
             .finish_non_exhaustive()
-    }
-}
-
-/// The value of a `grpc-timeout` header: at most 8 digits and a unit.
-fn parse_timeout(text: &str) -> Option<Duration> {
-    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if number.is_empty() || number.len() > 8 || !number.bytes().all(|digit| digit.is_ascii_digit()) {
-        return None;
-    }
-    let number: u64 = number.parse().ok()?;
-    match unit {
-        "H" => Some(Duration::from_secs(number * 3600)),
-        "M" => Some(Duration::from_secs(number * 60)),
-        "S" => Some(Duration::from_secs(number)),
-        "m" => Some(Duration::from_millis(number)),
-        "u" => Some(Duration::from_micros(number)),
-        "n" => Some(Duration::from_nanos(number)),
-        _ => None,
     }
 }

@@ -21,6 +21,8 @@ pub struct Claims {
     pub prd: String,
     /// Session id; a session that ends is refused by it, see [`crate::Revocations`].
     pub sid: String,
+    /// Id of the token, which no other has: it is withdrawn by it, and its use reported.
+    pub jti: String,
     /// E-mail address of the account; empty if it has none.
     #[serde(default)]
     pub email: String,
@@ -47,6 +49,7 @@ impl fmt::Debug for Claims {
             .field("sub", &self.sub)
             .field("prd", &self.prd)
             .field("sid", &self.sid)
+            .field("jti", &self.jti)
             .field("roles", &self.roles)
             .field("iat", &self.iat)
             .field("exp", &self.exp)

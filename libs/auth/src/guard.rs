@@ -4,7 +4,7 @@ use std::sync::Arc;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use tonic::Status;
-use weft_core::Reason;
+use weft_core::{Reason, internal_status};
 
 use crate::policy::is_open;
 use crate::verifier::not_valid;
@@ -109,7 +109,7 @@ impl Guard {
     async fn check_feature(&self, feature: &str, user: &Claims) -> Result<(), Status> {
         let Some(entitlements) = &self.entitlements else {
             tracing::error!(feature, "an rpc needs a feature and this server was built without entitlements");
-            return Err(Reason::Internal.status("something went wrong on our side"));
+            return Err(internal_status());
         };
         let plan = entitlements.of(&user.prd, &user.sub).await?;
         if plan.features.get(feature).copied().unwrap_or(false) {
@@ -136,7 +136,7 @@ impl Guard {
         let (Some(key), Ok(token)) = (&self.service_key, header.to_str()) else {
             return Err(no_service_token());
         };
-        key.caller(token).map(Some)
+        key.verify(token).map(Some)
     }
 }
 

@@ -8,6 +8,7 @@ mod caller;
 mod claims;
 mod entitlements;
 mod guard;
+mod headers;
 mod keys;
 mod layer;
 mod moment;
@@ -15,23 +16,18 @@ mod policy;
 mod revocations;
 mod service_key;
 mod signer;
+mod uses;
 mod verifier;
 
 pub use caller::Caller;
 pub use claims::{AUDIENCE, Claims, ISSUER};
 pub use entitlements::Entitlements;
 pub use guard::Guard;
+pub use headers::{PRODUCT_HEADER, REQUEST_ID_HEADER, SERVICE_TOKEN_HEADER, TIMEOUT_HEADER, grpc_timeout, request_id};
 pub use keys::Keys;
 pub use layer::{GuardLayer, GuardService};
-pub use policy::{Access, Policies, Policy, PolicyError};
+pub use policy::{Access, HEALTH_SERVICE, Policies, Policy, PolicyError, REFLECTION_SERVICES, is_open};
 pub use revocations::{Revocations, follow};
 pub use service_key::ServiceKey;
 pub use signer::{RandomnessError, Signer};
 pub use verifier::Verifier;
-
-/// Header that carries the token of the calling service, see [`ServiceKey`].
-pub const SERVICE_TOKEN_HEADER: &str = "x-weft-service-token";
-/// Header that names the product a call is for, by slug.
-pub const PRODUCT_HEADER: &str = "x-weft-product";
-/// Header that carries the id of a request through every service it touches.
-pub const REQUEST_ID_HEADER: &str = "x-request-id";

@@ -5,9 +5,11 @@ use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor};
 
 /// Full name of the option that holds a policy.
 const OPTION: &str = "weft.options.v1.policy";
-/// Services that every gRPC server may have and no policy speaks of: probes and tools must reach them.
-const OPEN_SERVICES: [&str; 3] =
-    ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
+/// The service that probes ask, open to everybody.
+pub const HEALTH_SERVICE: &str = "grpc.health.v1.Health";
+/// The services that tools ask for contracts, the newer first, open to everybody.
+pub const REFLECTION_SERVICES: [&str; 2] =
+    ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
 
 /// Who may call an RPC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +81,7 @@ impl Policies {
 
     fn read(pool: &DescriptorPool, default: Option<&Policy>) -> Result<Policies, PolicyError> {
         let mut policies = HashMap::new();
-        let services = pool.services().filter(|service| !OPEN_SERVICES.contains(&service.full_name()));
+        let services = pool.services().filter(|service| !is_open_service(service.full_name()));
         for method in services.flat_map(|service| service.methods().collect::<Vec<_>>()) {
             let rpc = format!("{}/{}", method.parent_service().full_name(), method.name());
             let policy = match (stated(&method), default) {
@@ -113,10 +115,15 @@ impl Policies {
     }
 }
 
-/// Whether a path is of the health or the reflection service, which are open to everybody.
-pub(crate) fn is_open(path: &str) -> bool {
+/// Whether a path is of the health or a reflection service. Every gRPC server may have them, no policy speaks of
+/// them, and probes and tools must reach them.
+pub fn is_open(path: &str) -> bool {
     let service = path.strip_prefix('/').and_then(|path| path.split_once('/')).map(|(service, _)| service);
-    service.is_some_and(|service| OPEN_SERVICES.contains(&service))
+    service.is_some_and(is_open_service)
+}
+
+fn is_open_service(name: &str) -> bool {
+    name == HEALTH_SERVICE || REFLECTION_SERVICES.contains(&name)
 }
 
 /// The option of a method, if it has one.

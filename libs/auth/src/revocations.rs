@@ -1,4 +1,5 @@
-//! Sessions that ended before their access tokens expired.
+//! Sessions that ended, and tokens that were withdrawn, before the tokens expired; and what identity wants to know
+//! in return: which tokens are used.
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -7,10 +8,12 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
-use weft_core::Clock;
 use weft_proto::Channel;
-use weft_proto::identity::v1::ListRevocationsRequest;
 use weft_proto::identity::v1::key_service_client::KeyServiceClient;
+use weft_proto::identity::v1::{ListRevocationsRequest, ReportUseRequest};
+
+use crate::uses::Uses;
+use crate::{Claims, Verifier};
 
 /// How often identity is asked for the news. With the call itself this keeps the promise that an ended
 /// session is refused everywhere within a second.
@@ -19,12 +22,14 @@ const POLL_EVERY: Duration = Duration::from_millis(300);
 const POLL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Revocations per answer.
 const PAGE_SIZE: i32 = 1000;
+/// Uses per report, the most that identity takes.
+const REPORT_SIZE: usize = 1000;
 /// Expired entries are forgotten once in this many polls, which is about a minute.
 const POLLS_PER_PRUNE: u32 = 200;
 
-/// The ended sessions whose access tokens have not expired yet, shared by all clones.
+/// The ids of ended sessions and withdrawn tokens that have not expired yet, shared by all clones.
 ///
-/// It holds no more than the sessions that end within the life of one access token.
+/// It holds no more than what ends within the life of one access token.
 #[derive(Clone, Default)]
 pub struct Revocations(Arc<RwLock<HashMap<String, i64>>>);
 
@@ -34,16 +39,22 @@ impl Revocations {
         Revocations::default()
     }
 
-    /// Whether the session with this id has ended.
-    pub fn contains(&self, sid: &str) -> bool {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).contains_key(sid)
+    /// Whether the session or token with this id has ended.
+    pub fn contains(&self, id: &str) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).contains_key(id)
     }
 
-    /// Refuses the session's tokens from now on. `expires_at_ms`: when its last access token expires by
-    /// itself, in ms since 1970; it may be forgotten afterwards.
-    pub fn insert(&self, sid: impl Into<String>, expires_at_ms: i64) {
+    /// Whether a token with these claims is to be refused.
+    pub(crate) fn refuses(&self, claims: &Claims) -> bool {
+        let ended = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        ended.contains_key(&claims.sid) || ended.contains_key(&claims.jti)
+    }
+
+    /// Refuses the session's tokens, or the one token, from now on. `expires_at_ms`: when the last of them
+    /// expires by itself, in ms since 1970; it may be forgotten afterwards.
+    pub fn insert(&self, id: impl Into<String>, expires_at_ms: i64) {
         let mut ended = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let until = ended.entry(sid.into()).or_insert(expires_at_ms);
+        let until = ended.entry(id.into()).or_insert(expires_at_ms);
         *until = expires_at_ms.max(*until);
     }
 
@@ -53,7 +64,7 @@ impl Revocations {
         ended.retain(|_, expires_at_ms| *expires_at_ms > now_ms);
     }
 
-    /// How many sessions it holds.
+    /// How many ids it holds.
     pub fn len(&self) -> usize {
         self.0.read().unwrap_or_else(PoisonError::into_inner).len()
     }
@@ -70,36 +81,75 @@ impl fmt::Debug for Revocations {
     }
 }
 
-/// Keeps `revocations` up to date from identity, until `cancel`. While identity is away it keeps what it has
-/// and goes on from there afterwards.
-pub async fn follow(
-    mut client: KeyServiceClient<Channel>,
-    revocations: Revocations,
-    clock: Clock,
-    cancel: CancellationToken,
-) {
+/// Keeps the verifier's revocations up to date from identity, and tells identity which tokens it saw, until
+/// `cancel`; then once more what is left to tell. While identity is away it keeps what it has and goes on from there
+/// afterwards.
+pub async fn follow(mut client: KeyServiceClient<Channel>, verifier: Verifier, cancel: CancellationToken) {
+    let mut unreported = Vec::new();
+    cancel.run_until_cancelled(poll(&mut client, &verifier, &mut unreported)).await;
+    if let Err(status) = report(&mut client, verifier.uses(), &mut unreported).await {
+        tracing::warn!(code = ?status.code(), "identity was not told of the last tokens used");
+    }
+}
+
+/// `unreported` are uses that were taken from the list, and that identity may not know yet.
+async fn poll(client: &mut KeyServiceClient<Channel>, verifier: &Verifier, unreported: &mut Vec<String>) {
+    let revocations = verifier.revocations();
     let mut place = String::new();
     let mut away = false;
     let mut polls = 0_u32;
-    let poll = async {
-        loop {
-            let result = catch_up(&mut client, &revocations, &mut place).await;
-            match (&result, away) {
-                (Err(status), false) => {
-                    tracing::warn!(code = ?status.code(), "ended sessions cannot be read from identity; trying on");
-                }
-                (Ok(()), true) => tracing::info!("ended sessions are read from identity again"),
-                _ => {}
-            }
-            away = result.is_err();
-            polls = polls.wrapping_add(1);
-            if polls.is_multiple_of(POLLS_PER_PRUNE) {
-                revocations.prune(clock.now_ms());
-            }
-            sleep(POLL_EVERY).await;
+    loop {
+        let mut result = catch_up(client, revocations, &mut place).await;
+        if result.is_ok() {
+            result = report(client, verifier.uses(), unreported).await;
         }
-    };
-    cancel.run_until_cancelled(poll).await;
+        match (&result, away) {
+            (Err(status), false) => {
+                tracing::warn!(code = ?status.code(), "ended sessions cannot be read from identity, nor used tokens reported; trying on");
+            }
+            (Ok(()), true) => tracing::info!("ended sessions are read from identity again"),
+            _ => {}
+        }
+        away = result.is_err();
+        polls = polls.wrapping_add(1);
+        if polls.is_multiple_of(POLLS_PER_PRUNE) {
+            revocations.prune(verifier.clock().now_ms());
+        }
+        sleep(POLL_EVERY).await;
+    }
+}
+
+/// Reports every use so far. What identity has not confirmed stays in `unreported`.
+async fn report(
+    client: &mut KeyServiceClient<Channel>,
+    uses: &Uses,
+    unreported: &mut Vec<String>,
+) -> Result<(), Status> {
+    loop {
+        if unreported.is_empty() {
+            *unreported = uses.take(REPORT_SIZE);
+        }
+        if unreported.is_empty() {
+            return Ok(());
+        }
+        let mut request = tonic::Request::new(ReportUseRequest { token_ids: unreported.clone() });
+        request.set_timeout(POLL_TIMEOUT);
+        match timeout(POLL_TIMEOUT, client.report_use(request)).await {
+            Ok(Ok(_)) => unreported.clear(),
+            Ok(Err(status)) => {
+                // It would be refused again and again, and everything behind it would wait.
+                if status.code() == Code::InvalidArgument {
+                    unreported.clear();
+                }
+                return Err(status);
+            }
+            Err(_) => return Err(no_answer()),
+        }
+    }
+}
+
+fn no_answer() -> Status {
+    Status::deadline_exceeded("identity did not answer in time")
 }
 
 /// Reads from `place` to the end and leaves `place` there.
@@ -121,11 +171,11 @@ async fn catch_up(
                 }
                 return Err(status);
             }
-            Err(_) => return Err(Status::deadline_exceeded("identity did not answer in time")),
+            Err(_) => return Err(no_answer()),
         };
         let count = answer.revocations.len();
         for ended in answer.revocations {
-            revocations.insert(ended.session_id, ended.expires_at);
+            revocations.insert(ended.id, ended.expires_at);
         }
         let moved = *place != answer.next_page_token;
         *place = answer.next_page_token;

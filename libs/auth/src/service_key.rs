@@ -108,12 +108,7 @@ impl ServiceKey {
     /// The name of the service that sent this token to us.
     ///
     /// Errors: UNAUTHENTICATED, one and the same whatever is wrong with the token.
-    pub fn verify(&self, token: &str) -> Result<String, Status> {
-        self.caller(token).map(|caller| caller.to_string())
-    }
-
-    /// The same, shared.
-    pub(crate) fn caller(&self, token: &str) -> Result<Arc<str>, Status> {
+    pub fn verify(&self, token: &str) -> Result<Arc<str>, Status> {
         let inner = &*self.0;
         if token.len() > MAX_TOKEN_BYTES {
             return Err(not_valid());

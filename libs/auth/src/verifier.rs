@@ -10,6 +10,7 @@ use tonic::Status;
 use weft_core::{Clock, Reason};
 
 use crate::keys::{KeySet, NoKey};
+use crate::uses::Uses;
 use crate::{AUDIENCE, Claims, ISSUER, Keys, Revocations};
 
 /// Longer tokens are refused unread, in bytes. Ours have about 500.
@@ -23,6 +24,8 @@ const CLOCK_SKEW_S: i64 = 30;
 ///
 /// A token that was verified once is remembered by its SHA-256 until it expires, its session ends or its key
 /// is withdrawn; recognising it costs a hash and a look-up instead of a signature check.
+///
+/// That it was used is noted the first time, for [`crate::follow`] to report.
 #[derive(Clone)]
 pub struct Verifier(Arc<Inner>);
 
@@ -31,6 +34,7 @@ struct Inner {
     revocations: Revocations,
     clock: Clock,
     validation: Validation,
+    uses: Uses,
     verified: moka::sync::Cache<[u8; 32], Verified>,
 }
 
@@ -49,12 +53,13 @@ struct Wire {
 }
 
 impl Verifier {
-    /// A verifier of tokens signed with one of `keys`, whose session is not in `revocations`.
+    /// A verifier of tokens signed with one of `keys`; neither they nor their session are in `revocations`.
     pub fn new(keys: Keys, revocations: Revocations, clock: Clock) -> Verifier {
         // Least recently used, so that tokens which have expired make room for new ones.
         let verified =
             moka::sync::Cache::builder().max_capacity(MAX_VERIFIED).eviction_policy(EvictionPolicy::lru()).build();
-        Verifier(Arc::new(Inner { keys, revocations, clock, validation: signature_only(), verified }))
+        let (validation, uses) = (signature_only(), Uses::default());
+        Verifier(Arc::new(Inner { keys, revocations, clock, validation, uses, verified }))
     }
 
     /// The claims of a token.
@@ -76,8 +81,21 @@ impl Verifier {
         }
         let verified = inner.check(token).await?;
         let claims = inner.still_good(verified.claims.clone())?;
+        inner.uses.note(&claims.jti);
         inner.verified.insert(digest, verified);
         Ok(claims)
+    }
+
+    pub(crate) fn revocations(&self) -> &Revocations {
+        &self.0.revocations
+    }
+
+    pub(crate) fn uses(&self) -> &Uses {
+        &self.0.uses
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.0.clock
     }
 }
 
@@ -97,7 +115,7 @@ impl Inner {
         let claims = wire.claims;
         let good = claims.iss == ISSUER
             && claims.aud == AUDIENCE
-            && ![&claims.sub, &claims.prd, &claims.sid].into_iter().any(String::is_empty)
+            && ![&claims.sub, &claims.prd, &claims.sid, &claims.jti].into_iter().any(String::is_empty)
             && claims.iat <= now_s.saturating_add(CLOCK_SKEW_S)
             && wire.nbf.is_none_or(|nbf| nbf <= now_s.saturating_add(CLOCK_SKEW_S));
         if good { Ok(Verified { claims: Arc::new(claims), keys }) } else { Err(not_valid()) }
@@ -106,7 +124,7 @@ impl Inner {
     /// What may change between two calls with the same token.
     fn still_good(&self, claims: Arc<Claims>) -> Result<Arc<Claims>, Status> {
         let expired = self.clock.now_ms().div_euclid(1000) >= claims.exp;
-        if expired || self.revocations.contains(&claims.sid) { Err(not_valid()) } else { Ok(claims) }
+        if expired || self.revocations.refuses(&claims) { Err(not_valid()) } else { Ok(claims) }
     }
 }
 

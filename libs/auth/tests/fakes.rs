@@ -22,7 +22,8 @@ use weft_proto::billing::v1::{CheckFeatureRequest, CheckFeatureResponse, Entitle
 use weft_proto::identity::v1::key_service_client::KeyServiceClient;
 use weft_proto::identity::v1::key_service_server::{KeyService, KeyServiceServer};
 use weft_proto::identity::v1::{
-    GetJwksRequest, Jwk, Jwks, ListRevocationsRequest, ListRevocationsResponse, Revocation,
+    GetJwksRequest, Jwk, Jwks, ListRevocationsRequest, ListRevocationsResponse, ReportUseRequest, ReportUseResponse,
+    Revocation,
 };
 
 /// Where every manual clock of the tests starts, in ms.
@@ -64,6 +65,7 @@ struct IdentityState {
     ended: Mutex<Vec<Revocation>>,
     forgot_places: Mutex<bool>,
     polls: AtomicUsize,
+    used: Mutex<Vec<String>>,
 }
 
 impl Identity {
@@ -75,6 +77,7 @@ impl Identity {
             ended: Mutex::default(),
             forgot_places: Mutex::new(false),
             polls: AtomicUsize::new(0),
+            used: Mutex::default(),
         }))
     }
 
@@ -94,8 +97,13 @@ impl Identity {
         self.0.polls.load(Ordering::SeqCst)
     }
 
-    pub fn ends(&self, session_id: impl Into<String>, expires_at: i64) {
-        self.0.ended.lock().unwrap().push(Revocation { session_id: session_id.into(), expires_at });
+    pub fn ends(&self, id: impl Into<String>, expires_at: i64) {
+        self.0.ended.lock().unwrap().push(Revocation { id: id.into(), expires_at });
+    }
+
+    /// The tokens that were reported as used.
+    pub fn used(&self) -> Vec<String> {
+        self.0.used.lock().unwrap().clone()
     }
 
     /// Starts with another list of ended sessions, in which no old place exists: a restored database.
@@ -139,6 +147,14 @@ impl KeyService for Identity {
         let to = ended.len().min(from + usize::try_from(asked.page_size).unwrap());
         let revocations = ended[from..to].to_vec();
         Ok(Response::new(ListRevocationsResponse { revocations, next_page_token: to.to_string() }))
+    }
+
+    async fn report_use(&self, request: Request<ReportUseRequest>) -> Result<Response<ReportUseResponse>, Status> {
+        self.mood().show().await?;
+        let ids = request.into_inner().token_ids;
+        assert!((1..=1000).contains(&ids.len()), "{} ids", ids.len());
+        self.0.used.lock().unwrap().extend(ids);
+        Ok(Response::new(ReportUseResponse {}))
     }
 }
 
@@ -254,6 +270,7 @@ pub fn claims(user: &str) -> Claims {
         sub: user.into(),
         prd: PRODUCT.into(),
         sid: format!("session of {user}"),
+        jti: format!("token of {user}"),
         email: format!("{user}@example.com"),
         roles: Vec::new(),
         iat: START_S,

@@ -1,16 +1,17 @@
 //! Following identity's list of ended sessions.
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use weft_auth::{Revocations, follow};
+use weft_auth::{Claims, Keys, Revocations, Verifier, follow};
 use weft_core::Clock;
 
-use crate::fakes::{Identity, Mood, START_MS, eventually};
+use crate::fakes::{Identity, Mood, START_MS, claims, eventually, signer};
 
 const TOMORROW_MS: i64 = START_MS + 24 * 3600 * 1000;
 
 struct Setting {
     identity: Identity,
     revocations: Revocations,
+    verifier: Verifier,
     cancel: CancellationToken,
     follower: JoinSet<()>,
     _server: JoinSet<()>,
@@ -21,8 +22,18 @@ async fn following(identity: Identity) -> Setting {
     let client = identity.client(&mut server).await;
     let (revocations, cancel) = (Revocations::new(), CancellationToken::new());
     let mut follower = JoinSet::new();
-    follower.spawn(follow(client, revocations.clone(), Clock::manual(START_MS), cancel.clone()));
-    Setting { identity, revocations, cancel, follower, _server: server }
+    let keys = Keys::fixed(vec![signer("key").jwk()]);
+    let verifier = Verifier::new(keys, revocations.clone(), Clock::manual(START_MS));
+    follower.spawn(follow(client, verifier.clone(), cancel.clone()));
+    Setting { identity, revocations, verifier, cancel, follower, _server: server }
+}
+
+impl Setting {
+    /// Somebody uses a token with this id.
+    async fn uses(&self, jti: &str) {
+        let claims = Claims { jti: jti.to_owned(), ..claims("ada") };
+        self.verifier.verify(&signer("key").mint(&claims)).await.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -78,4 +89,53 @@ async fn a_follower_stops_when_told() {
     eventually("it asks", || setting.identity.polls() > 0).await;
     setting.cancel.cancel();
     setting.follower.join_next().await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn the_first_use_of_a_token_is_reported_and_no_other() {
+    let setting = following(Identity::with_keys(Vec::new())).await;
+    setting.uses("one").await;
+    eventually("the report", || setting.identity.used() == ["one"]).await;
+    setting.uses("one").await;
+    setting.uses("two").await;
+    eventually("the next report", || setting.identity.used() == ["one", "two"]).await;
+}
+
+#[tokio::test]
+async fn a_token_that_is_refused_is_not_reported() {
+    let setting = following(Identity::with_keys(Vec::new())).await;
+    setting.revocations.insert("withdrawn", TOMORROW_MS);
+    let withdrawn = signer("key").mint(&Claims { jti: "withdrawn".into(), ..claims("ada") });
+    let expired = signer("key").mint(&Claims { jti: "expired".into(), exp: START_MS / 1000, ..claims("ada") });
+    let forged = signer("forger").mint(&Claims { jti: "forged".into(), ..claims("ada") });
+    for token in [withdrawn, expired, forged] {
+        setting.verifier.verify(&token).await.unwrap_err();
+    }
+    setting.uses("good").await;
+    eventually("the report", || setting.identity.used() == ["good"]).await;
+}
+
+#[tokio::test]
+async fn uses_are_kept_while_identity_is_away_and_reported_in_batches_afterwards() {
+    let identity = Identity::with_keys(Vec::new());
+    identity.is(Mood::Away);
+    let setting = following(identity).await;
+    for number in 0..1_100 {
+        setting.uses(&number.to_string()).await;
+    }
+    let polls = setting.identity.polls();
+    eventually("it goes on asking", || setting.identity.polls() > polls + 1).await;
+    assert!(setting.identity.used().is_empty());
+    setting.identity.is(Mood::Well);
+    eventually("all are reported", || setting.identity.used().len() == 1_100).await;
+}
+
+#[tokio::test]
+async fn what_was_used_is_reported_before_the_follower_stops() {
+    let mut setting = following(Identity::with_keys(Vec::new())).await;
+    eventually("it asks", || setting.identity.polls() > 0).await;
+    setting.uses("the last").await;
+    setting.cancel.cancel();
+    setting.follower.join_next().await.unwrap().unwrap();
+    assert_eq!(setting.identity.used(), ["the last"]);
 }

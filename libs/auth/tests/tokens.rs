@@ -103,11 +103,13 @@ fn claims_gone_wrong() -> Vec<(&'static str, String)> {
         ("no sub", without("sub")),
         ("no prd", without("prd")),
         ("no sid", without("sid")),
+        ("no jti", without("jti")),
         ("no iat", without("iat")),
         ("no exp", without("exp")),
         ("empty sub", with("sub", json!(""))),
         ("empty prd", with("prd", json!(""))),
         ("empty sid", with("sid", json!(""))),
+        ("empty jti", with("jti", json!(""))),
         ("sub not text", with("sub", json!(7))),
         ("roles not a list", with("roles", json!("admin"))),
         ("wrong iss", with("iss", json!("https://elsewhere.example"))),
@@ -234,6 +236,18 @@ async fn a_token_of_an_ended_session_is_refused_the_first_time_too() {
     revocations.insert(claims("ada").sid, claims("ada").exp * 1000);
     let verifier = Verifier::new(Keys::fixed(vec![ours().jwk()]), revocations, Clock::manual(START_MS));
     assert_eq!(verifier.verify(&ours().mint(&claims("ada"))).await.unwrap_err().code(), Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn a_withdrawn_token_is_refused_and_others_of_its_session_go_on() {
+    let revocations = Revocations::new();
+    let verifier = Verifier::new(Keys::fixed(vec![ours().jwk()]), revocations.clone(), Clock::manual(START_MS));
+    let (withdrawn, next) = (with("jti", json!("one")), with("jti", json!("another")));
+    verifier.verify(&withdrawn).await.unwrap();
+
+    revocations.insert("one", claims("ada").exp * 1000);
+    assert_eq!(verifier.verify(&withdrawn).await.unwrap_err().code(), Code::Unauthenticated);
+    verifier.verify(&next).await.expect("only the one token");
 }
 
 #[tokio::test]

@@ -42,6 +42,14 @@ pub enum Cache {
 }
 
 impl Cache {
+    /// Whether a URL can be one of Redis. Nothing is connected.
+    ///
+    /// # Errors
+    /// [`CacheError::InvalidUrl`].
+    pub fn check_url(url: &str) -> Result<(), CacheError> {
+        redis::read_url(url).map(drop)
+    }
+
     /// A cache of this process, whose time is `clock`'s.
     pub fn local(clock: Clock) -> Cache {
         Cache::Local(Arc::new(Local::new(clock)))

@@ -69,11 +69,7 @@ pub struct Redis {
 
 impl Redis {
     pub(crate) async fn connect(options: RedisOptions, clock: Clock) -> Result<Redis, CacheError> {
-        // The client would take any scheme.
-        if !options.url.starts_with("redis") && !options.url.starts_with("valkey") {
-            return Err(CacheError::InvalidUrl);
-        }
-        let mut config = Config::from_url(&options.url).map_err(|_| CacheError::InvalidUrl)?;
+        let mut config = read_url(&options.url)?;
         // Start without Redis, and keep trying.
         config.fail_fast = false;
         let (first, longest) = RECONNECT_MS;
@@ -234,6 +230,15 @@ impl Gate {
     fn elapsed_ms(&self) -> i64 {
         i64::try_from(self.since.elapsed().as_millis()).unwrap_or(i64::MAX)
     }
+}
+
+/// What the client makes of a URL.
+pub(crate) fn read_url(url: &str) -> Result<Config, CacheError> {
+    // The client would take any scheme.
+    if !url.starts_with("redis") && !url.starts_with("valkey") {
+        return Err(CacheError::InvalidUrl);
+    }
+    Config::from_url(url).map_err(|_| CacheError::InvalidUrl)
 }
 
 fn connection_config() -> ConnectionConfig {

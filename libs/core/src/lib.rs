@@ -4,4 +4,4 @@ mod clock;
 mod reason;
 
 pub use clock::{Clock, new_id};
-pub use reason::{DOMAIN, Reason, http_status, status_name};
+pub use reason::{DOMAIN, Reason, http_status, internal_status, status_name};

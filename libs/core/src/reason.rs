@@ -130,6 +130,12 @@ impl Reason {
     }
 }
 
+/// The status of an error that is nobody's fault but ours. The caller hears a fixed sentence; the cause belongs in
+/// the log, under the request id.
+pub fn internal_status() -> Status {
+    Reason::Internal.status("something went wrong on our side")
+}
+
 /// The HTTP status of a gRPC status: by its reason if it has one of ours, else the canonical one of its code.
 pub fn http_status(status: &Status) -> StatusCode {
     let number = Reason::of(status).map_or_else(|| canonical(status.code()), Reason::http);

@@ -213,7 +213,7 @@ pub struct PlanCredits {
 pub struct PlanModels {
     /// Role -> model. A role that is absent falls back to the product's.
     pub default: BTreeMap<String, String>,
-    /// Models that a user of the plan may choose. Empty: any.
+    /// Models that a user of the plan may choose besides the product's own. Empty: only those.
     pub allowed: Vec<String>,
 }
 

@@ -1,31 +1,29 @@
 //! Configuration from the environment: one flat struct a service, its fields in lower case.
 //!
 //! Every key may also be given as a file (`DATABASE_URL_FILE=/run/secrets/url`), and the keys that the
-//! products spell in two ways (D-34) may be given in either. An empty value is the same as none.
+//! products spell in two ways may be given in either. An empty value is the same as none.
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::fs;
 
-use serde::de::{DeserializeOwned, Deserializer, Error as _, Visitor};
+use secrecy::{ExposeSecret, SecretString};
+use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error as _, Visitor};
 
 /// Keys with two names: the first is ours.
-const ALIASES: [[&str; 2]; 3] =
-    [["JWT_SECRET", "JWT_SECRET_KEY"], ["ANTHROPIC_API_KEY", "CLAUDE_API_KEY"], ["ENV", "ENVIRONMENT"]];
+const ALIASES: [[&str; 2]; 1] = [["ENV", "ENVIRONMENT"]];
 
 /// A secret or URL is short; a larger file is a mistake.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
+/// A key for HMAC-SHA256 must have at least as many bytes as the hash (RFC 7518, 3.2).
+const MIN_SECRET_BYTES: usize = 32;
 
-/// Reads a flat struct from the process's environment.
-///
-/// # Errors
-/// Every mistake, each with the name of its key.
-pub fn load<T: DeserializeOwned>() -> Result<T, ConfigErrors> {
-    // An entry that is not UTF-8 cannot be ours.
-    load_from(std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?))))
+/// The process's environment; entries that are not UTF-8 cannot be ours and are left out.
+pub fn environment() -> BTreeMap<String, String> {
+    std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?))).collect()
 }
 
-/// Reads a flat struct from `variables`, as [`load`] does from the process's environment.
+/// Reads a flat struct from `variables`, which are [`environment`] or what a test says.
 ///
 /// # Errors
 /// Every mistake, each with the name of its key.
@@ -56,13 +54,6 @@ impl ConfigErrors {
         self.0.entry(key.to_owned()).or_insert_with(|| mistake.to_owned());
     }
 
-    /// Adds the mistakes of another struct.
-    pub fn merge(&mut self, other: ConfigErrors) {
-        for (key, mistake) in other.0 {
-            self.push(&key, &mistake);
-        }
-    }
-
     /// Whether nothing is wrong.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -88,6 +79,42 @@ impl fmt::Display for ConfigErrors {
 }
 
 impl std::error::Error for ConfigErrors {}
+
+/// Reads a number that is not zero, for `#[serde(deserialize_with)]`.
+///
+/// # Errors
+/// A text that is no number, or zero.
+pub fn positive<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default + PartialEq>(from: D) -> Result<T, D::Error> {
+    let number = T::deserialize(from)?;
+    if number == T::default() { Err(D::Error::custom("must be at least 1")) } else { Ok(number) }
+}
+
+/// Reads a secret of at least 32 bytes, into a `SecretString` or an option of one.
+///
+/// # Errors
+/// A secret that is shorter.
+pub fn secret<'de, D: Deserializer<'de>, T: From<SecretString>>(from: D) -> Result<T, D::Error> {
+    let secret = SecretString::deserialize(from)?;
+    if secret.expose_secret().len() < MIN_SECRET_BYTES {
+        return Err(D::Error::custom(format!("is too short: use at least {MIN_SECRET_BYTES} random bytes")));
+    }
+    Ok(secret.into())
+}
+
+/// Reads an http or https URL, into a `String` or an option of one.
+///
+/// # Errors
+/// A text that is no such URL.
+pub fn url<'de, D: Deserializer<'de>, T: From<String>>(from: D) -> Result<T, D::Error> {
+    let text = String::deserialize(from)?;
+    let is_url = text
+        .parse::<http::Uri>()
+        .is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some());
+    if !is_url {
+        return Err(D::Error::custom("is not a URL: write http://host:port or https://host:port"));
+    }
+    Ok(text.into())
+}
 
 /// The value of one key under any of its names, from the environment or a file.
 fn read(variables: &HashMap<String, String>, key: &str) -> Result<Option<String>, String> {
@@ -168,7 +195,7 @@ fn parse<T: DeserializeOwned>(
 
 /// The keys of a struct: its fields in upper case. Only these are looked up, so that nobody else's
 /// `…_FILE` is opened.
-fn keys_of<T: DeserializeOwned>() -> impl Iterator<Item = String> {
+pub fn keys_of<T: DeserializeOwned>() -> impl Iterator<Item = String> {
     let mut fields = Fields(&[]);
     // The outcome is always the error that ends the visit; only the names are of interest.
     let _ended = T::deserialize(&mut fields);

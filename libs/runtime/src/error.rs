@@ -2,10 +2,7 @@
 use std::error::Error;
 
 use tonic::Status;
-use weft_core::Reason;
-
-/// What the caller hears of an internal error; the log has the rest, under the request id.
-const INTERNAL: &str = "something went wrong on our side";
+use weft_core::internal_status;
 
 /// Why a service cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -35,11 +32,6 @@ pub enum RuntimeError {
 pub fn internal(error: impl Error) -> Status {
     tracing::error!(error = %chain(&error), "internal error");
     internal_status()
-}
-
-/// The fixed sentence alone, where the cause is already in the log.
-pub(crate) fn internal_status() -> Status {
-    Reason::Internal.status(INTERNAL)
 }
 
 /// An error and all its causes in one line.

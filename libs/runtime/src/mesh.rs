@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use secrecy::SecretString;
-use weft_auth::{Entitlements, Guard, Keys, Policies, Revocations, ServiceKey, Verifier, follow};
+use weft_auth::{Entitlements, Guard, Keys, Revocations, ServiceKey, Verifier, follow};
 use weft_core::{Clock, new_id};
 use weft_proto::Channel;
 use weft_proto::billing::v1::entitlement_service_client::EntitlementServiceClient;
@@ -12,7 +12,7 @@ use weft_proto::identity::v1::key_service_client::KeyServiceClient;
 use crate::client::{Target, connect, refuse};
 use crate::methods::policies;
 use crate::rpc_metrics::{RpcMetrics, Side};
-use crate::{MeshConfig, RuntimeError, Shutdown, Tasks};
+use crate::{MeshConfig, Shutdown, Tasks};
 
 /// One service's place in the mesh. Cheap to clone.
 #[derive(Clone)]
@@ -27,7 +27,8 @@ struct Inner {
     key: ServiceKey,
     calls: Arc<RpcMetrics>,
     channels: Mutex<HashMap<&'static str, Channel>>,
-    guard: OnceLock<Guard>,
+    verifier: OnceLock<Verifier>,
+    entitlements: OnceLock<Entitlements>,
 }
 
 impl Mesh {
@@ -49,7 +50,8 @@ impl Mesh {
             key,
             calls: Arc::new(RpcMetrics::new(Side::Client, service)),
             channels: Mutex::default(),
-            guard: OnceLock::new(),
+            verifier: OnceLock::new(),
+            entitlements: OnceLock::new(),
         }))
     }
 
@@ -83,11 +85,6 @@ impl Mesh {
         self.0.key.clone()
     }
 
-    /// The policies of all contracts.
-    pub fn policies(&self) -> Arc<Policies> {
-        Arc::clone(policies())
-    }
-
     /// The channel to another service of the mesh, by name, at the URL of the configuration. Every call of it
     /// is counted, has a deadline (its own `grpc-timeout`, else the configured one, which then is sent too),
     /// carries a service token and the trace, and is sent a second time if its policy allows and the peer was
@@ -100,53 +97,50 @@ impl Mesh {
         channels.entry(to).or_insert_with(|| self.connect(to)).clone()
     }
 
-    /// A channel to a server that is not of this mesh, at `url`: the same without a service token, which is
-    /// none of its business. Needs the runtime.
-    ///
-    /// # Errors
-    /// A URL that is none.
-    pub fn foreign_channel(&self, name: &str, url: &str) -> Result<Channel, RuntimeError> {
-        let target = Target { name: name.into(), key: None, metrics: Arc::clone(&self.0.calls) };
-        connect(target, url, &self.0.config)
-    }
-
     fn connect(&self, to: &'static str) -> Channel {
         let Some(url) = self.0.config.url_of(to) else {
             tracing::error!(service = self.0.service, to, "there is no service of this name");
             return refuse(to);
         };
-        let target = Target { name: to.into(), key: Some(self.service_key()), metrics: Arc::clone(&self.0.calls) };
+        let target = Target { name: to.into(), key: self.service_key(), metrics: Arc::clone(&self.0.calls) };
         connect(target, url, &self.0.config).unwrap_or_else(|error| {
             tracing::error!(service = self.0.service, to, error = %crate::error::chain(&error), "a service cannot be called");
             refuse(to)
         })
     }
 
-    /// Who may call what: tokens checked with identity's keys and against its revocations, which are followed
-    /// in the background from the first call on. Needs the runtime.
-    pub fn guard(&self) -> Guard {
-        let guard = self.0.guard.get_or_init(|| {
+    /// What checks users' tokens, with identity's keys and against its revocations, which are followed in the
+    /// background from the first call on. Clones share keys, revocations and what was verified. Needs the runtime.
+    pub fn verifier(&self) -> Verifier {
+        let verifier = self.0.verifier.get_or_init(|| {
             let keys = KeyServiceClient::new(self.channel("identity"));
-            let revocations = Revocations::new();
-            let (clock, shutdown) = (self.0.clock.clone(), self.0.shutdown.token());
-            self.0.tasks.spawn("revocations", follow(keys.clone(), revocations.clone(), clock, shutdown));
-            self.guard_with(Verifier::new(Keys::remote(keys), revocations, self.0.clock.clone()))
+            let verifier = Verifier::new(Keys::remote(keys.clone()), Revocations::new(), self.0.clock.clone());
+            self.0.tasks.spawn("revocations", follow(keys, verifier.clone(), self.0.shutdown.token()));
+            verifier
         });
-        guard.clone()
+        verifier.clone()
+    }
+
+    /// Who may call what of our contracts. Needs the runtime.
+    pub fn guard(&self) -> Guard {
+        self.guard_with(self.verifier())
     }
 
     /// The same with a verifier of the service's own: identity has the keys and the revocations itself.
     pub fn guard_with(&self, verifier: Verifier) -> Guard {
-        let guard = Guard::new(self.policies(), verifier).with_service_key(self.service_key());
+        let guard = Guard::new(Arc::clone(policies()), verifier).with_service_key(self.service_key());
         if self.0.service == "billing" {
             return guard;
         }
         guard.with_entitlements(self.entitlements())
     }
 
-    /// What plans allow, asked of billing.
+    /// What plans allow, asked of billing. Clones share one cache. Needs the runtime.
     pub fn entitlements(&self) -> Entitlements {
-        Entitlements::new(EntitlementServiceClient::new(self.channel("billing")), self.0.clock.clone())
+        let entitlements = self.0.entitlements.get_or_init(|| {
+            Entitlements::new(EntitlementServiceClient::new(self.channel("billing")), self.0.clock.clone())
+        });
+        entitlements.clone()
     }
 }
 

@@ -1,12 +1,10 @@
 //! What every service of the mesh reads from the environment.
 use std::time::Duration;
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _};
 
-/// A key for HMAC-SHA256 must have at least as many bytes as the hash (RFC 7518, 3.2).
-const MIN_SECRET_BYTES: usize = 32;
+use crate::config::{positive, secret, url};
 
 /// What every service of the mesh reads from the environment; the key of a field is its name in upper case.
 #[derive(Clone, Debug, Deserialize)]
@@ -30,7 +28,7 @@ pub struct MeshConfig {
     #[serde(deserialize_with = "url")]
     pub weft_orchestrator_url: String,
     /// `OTEL_EXPORTER_OTLP_ENDPOINT`: where traces go, OTLP over gRPC (`http://jaeger:4317`). Default: nowhere.
-    #[serde(deserialize_with = "optional_url")]
+    #[serde(deserialize_with = "url")]
     pub otel_exporter_otlp_endpoint: Option<String>,
     /// `WEFT_LOG_FORMAT`: `json`, `pretty`, or `auto` (default): pretty on a terminal, else JSON.
     pub weft_log_format: LogFormat,
@@ -131,31 +129,4 @@ pub enum LogFormat {
     Json,
     /// For eyes.
     Pretty,
-}
-
-fn secret<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SecretString>, D::Error> {
-    let secret = SecretString::deserialize(from)?;
-    if secret.expose_secret().len() < MIN_SECRET_BYTES {
-        return Err(D::Error::custom(format!("is too short: use at least {MIN_SECRET_BYTES} random bytes")));
-    }
-    Ok(Some(secret))
-}
-
-fn url<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
-    let text = String::deserialize(from)?;
-    let is_url = text
-        .parse::<http::Uri>()
-        .is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some());
-    if is_url { Ok(text) } else { Err(D::Error::custom("is not a URL: write http://host:port or https://host:port")) }
-}
-
-fn optional_url<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
-    url(from).map(Some)
-}
-
-fn positive<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
-    match u64::deserialize(from)? {
-        0 => Err(D::Error::custom("must be at least 1")),
-        number => Ok(number),
-    }
 }

@@ -2,19 +2,19 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-use weft_auth::Policies;
+use weft_auth::{HEALTH_SERVICE, Policies, REFLECTION_SERVICES};
 
-/// RPCs that every server has beside its own: path, and whether the answer is a stream.
-const STANDARD: [(&str, bool); 5] = [
-    ("/grpc.health.v1.Health/Check", false),
-    ("/grpc.health.v1.Health/List", false),
-    ("/grpc.health.v1.Health/Watch", true),
-    ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", true),
-    ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", true),
+/// RPCs that every server has beside its own: service, method, and whether the answer is a stream.
+const STANDARD: [(&str, &str, bool); 5] = [
+    (HEALTH_SERVICE, "Check", false),
+    (HEALTH_SERVICE, "List", false),
+    (HEALTH_SERVICE, "Watch", true),
+    (REFLECTION_SERVICES[0], "ServerReflectionInfo", true),
+    (REFLECTION_SERVICES[1], "ServerReflectionInfo", true),
 ];
 
 /// RPCs of ours that every process calls a few times a second.
-const POLLED: [&str; 1] = ["/weft.identity.v1.KeyService/ListRevocations"];
+const POLLED: [&str; 2] = ["/weft.identity.v1.KeyService/ListRevocations", "/weft.identity.v1.KeyService/ReportUse"];
 
 /// One RPC.
 #[derive(Debug)]
@@ -75,8 +75,9 @@ pub(crate) fn methods() -> &'static Methods {
             };
             by_path.insert(path, rpc);
         }
-        for (path, answers_stream) in STANDARD {
-            let (index, name, is_health) = (by_path.len(), path[1..].to_owned(), path.starts_with("/grpc.health."));
+        for (service, method, answers_stream) in STANDARD {
+            let (index, name, is_health) = (by_path.len(), format!("{service}/{method}"), service == HEALTH_SERVICE);
+            let path = format!("/{name}");
             let rpc = Method {
                 index,
                 name,
@@ -86,7 +87,7 @@ pub(crate) fn methods() -> &'static Methods {
                 is_health,
                 is_quiet: is_health,
             };
-            by_path.insert(path.to_owned(), rpc);
+            by_path.insert(path, rpc);
         }
         // Nothing is known of an unknown one: it may be a stream.
         let unknown = Method {

@@ -49,11 +49,11 @@ async fn an_answer_carries_the_id_of_its_request() {
     assert_eq!(made.len(), 36);
     assert_eq!(*server.fake.last().1.request_id, *made);
 
-    let kept = raw(server.stranger(), LOGIN, b"", &[("x-request-id", "order-7/a")]).await;
-    assert_eq!(kept.headers()["x-request-id"], "order-7/a");
-    assert_eq!(&*server.fake.last().1.request_id, "order-7/a");
+    let kept = raw(server.stranger(), LOGIN, b"", &[("x-request-id", "order-7_a")]).await;
+    assert_eq!(kept.headers()["x-request-id"], "order-7_a");
+    assert_eq!(&*server.fake.last().1.request_id, "order-7_a");
 
-    for strange in ["a b", "a\"b", &"x".repeat(129), ""] {
+    for strange in ["a b", "a/b", "a\"b", &"x".repeat(129), ""] {
         let replaced = raw(server.stranger(), LOGIN, b"", &[("x-request-id", strange)]).await;
         assert_eq!(replaced.headers()["x-request-id"].len(), 36, "{strange}");
     }

@@ -11,9 +11,11 @@ use http::HeaderMap;
 use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
+use tonic::transport::Endpoint;
 use tonic::{Request, Response, Status};
+use tower::ServiceExt;
 use weft_auth::{AUDIENCE, Caller, Claims, ISSUER, Keys, Revocations, Signer, Verifier};
-use weft_core::{Clock, Reason};
+use weft_core::{Clock, Reason, new_id};
 use weft_proto::Channel;
 use weft_proto::billing::v1::entitlement_service_client::EntitlementServiceClient;
 use weft_proto::billing::v1::entitlement_service_server::{EntitlementService, EntitlementServiceServer};
@@ -22,7 +24,8 @@ use weft_proto::identity::v1::auth_service_server::{AuthService, AuthServiceServ
 use weft_proto::identity::v1::key_service_server::{KeyService, KeyServiceServer};
 use weft_proto::identity::v1::{
     AuthTokens, GetJwksRequest, GetMeRequest, Jwks, ListRevocationsRequest, ListRevocationsResponse, LoginRequest,
-    LogoutRequest, LogoutResponse, RefreshRequest, RegisterRequest, Revocation, UserProfile,
+    LogoutRequest, LogoutResponse, RefreshRequest, RegisterRequest, ReportUseRequest, ReportUseResponse, Revocation,
+    UserProfile,
 };
 use weft_proto::orchestrator::v1::chat_service_server::{ChatService, ChatServiceServer};
 use weft_proto::orchestrator::v1::{ChatEvent, ChatRequest, ChatResponse, chat_event::Event};
@@ -73,7 +76,8 @@ impl Backend {
 
     /// A channel of somebody who is no service.
     pub fn stranger(&self) -> Channel {
-        caller(&self.url).foreign_channel("them", &self.url).unwrap()
+        let channel = Endpoint::from_shared(self.url.clone()).unwrap().connect_lazy();
+        Channel::new(channel.map_err(|error| Status::from_error(Box::new(error))))
     }
 }
 
@@ -110,6 +114,7 @@ pub fn signed_in<T>(message: T) -> Request<T> {
         sub: "u1".to_owned(),
         prd: "adiuva".to_owned(),
         sid: SESSION.to_owned(),
+        jti: new_id(),
         email: String::new(),
         roles: Vec::new(),
         iat: now_s,
@@ -178,7 +183,7 @@ impl Fake {
 
     /// Ends the session of [`signed_in`].
     pub fn revoke(&self) {
-        let revocation = Revocation { session_id: SESSION.to_owned(), expires_at: i64::MAX };
+        let revocation = Revocation { id: SESSION.to_owned(), expires_at: i64::MAX };
         self.0.revocations.lock().unwrap().push(revocation);
     }
 
@@ -269,6 +274,10 @@ impl KeyService for Fake {
     ) -> Result<Response<ListRevocationsResponse>, Status> {
         let revocations = self.0.revocations.lock().unwrap().clone();
         Ok(Response::new(ListRevocationsResponse { revocations, next_page_token: "end".to_owned() }))
+    }
+
+    async fn report_use(&self, _: Request<ReportUseRequest>) -> Result<Response<ReportUseResponse>, Status> {
+        Ok(Response::new(ReportUseResponse {}))
     }
 }
 

@@ -1,7 +1,9 @@
 //! What tests stand on: real PostgreSQL and Redis on free ports, stubs of outside parties that speak their
-//! real protocol and misbehave on order, a whole mesh of processes, and personas to call it with.
+//! real protocol and misbehave on order, fakes of services of the mesh, a whole mesh of processes, and personas to call it with.
 //!
 //! A development dependency only; nothing of it is in the product.
+mod database;
+mod fake;
 pub mod llm;
 pub mod mesh;
 pub mod persona;
@@ -9,4 +11,6 @@ pub mod postgres;
 pub mod redis;
 mod wait;
 
+pub use database::Database;
+pub use fake::FakeService;
 pub use wait::eventually;

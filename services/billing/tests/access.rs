@@ -1,8 +1,9 @@
 //! Who may ask.
 use weft_auth::ServiceKey;
 use weft_core::Reason;
+use weft_testing::on_both_databases;
 
-use crate::harness::{Headers, Node, World, on_both_databases, reason, service};
+use crate::harness::{Headers, Node, World, reason, service};
 
 on_both_databases! {
     nobody_is_told_anything

@@ -5,8 +5,9 @@ use weft_core::Reason;
 use weft_db::sql;
 use weft_product::Products;
 use weft_proto::billing::v1::Entitlements;
+use weft_testing::on_both_databases;
 
-use crate::harness::{World, on_both_databases};
+use crate::harness::World;
 
 on_both_databases! {
     an_account_that_billing_has_never_heard_of_is_on_the_default_plan

@@ -1,8 +1,9 @@
 //! Manifests seed the tables; the tables are the truth.
 use weft_db::{record, sql};
 use weft_product::Products;
+use weft_testing::on_both_databases;
 
-use crate::harness::{World, on_both_databases, products_with};
+use crate::harness::{World, products_with};
 
 on_both_databases! {
     an_edit_survives_restarts_and_a_changed_manifest_that_changes_the_rest

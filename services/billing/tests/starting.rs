@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 use weft_billing::Config;
 use weft_core::Reason;
 use weft_db::sql;
-use weft_testing::eventually;
 use weft_testing::postgres::Postgres;
+use weft_testing::{Database, eventually, on_both_databases};
 
-use crate::harness::{World, on_both_databases};
+use crate::harness::World;
 
 on_both_databases! {
     a_database_that_is_not_migrated_is_refused_with_what_to_do
@@ -40,7 +40,7 @@ async fn a_folder_that_cannot_be_written_is_named() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_its_database_billing_says_so_within_a_second_and_comes_back_by_itself() {
     let own = Postgres::start().await;
-    let world = World::on(own.database().await).await;
+    let world = World::on(Database::on(&own).await).await;
     let node = world.node().await;
     own.pause().await;
     for _ in 0..5 {

@@ -34,9 +34,9 @@ CREATE TABLE refresh_tokens (
     session_id     TEXT   NOT NULL,
     issued_at      BIGINT NOT NULL,
     expires_at     BIGINT NOT NULL,
-    access_iat     BIGINT NOT NULL,  -- iat and exp of the pair's access token, in s: they name it in its session
-    access_exp     BIGINT NOT NULL,
-    access_seen_at BIGINT,           -- first use of that access token here
+    access_id      TEXT   NOT NULL,  -- the claim jti of the pair's access token
+    access_exp     BIGINT NOT NULL,  -- the claim exp, in s
+    access_seen_at BIGINT,           -- when a use of that access token was first reported
     consumed_at    BIGINT,           -- when it was exchanged
     successor      TEXT,             -- hash of the token it was exchanged for
     sealed         BYTEA,            -- the successor pair, for ten seconds, under a key made of this token
@@ -44,7 +44,8 @@ CREATE TABLE refresh_tokens (
     PRIMARY KEY (product, hash),
     FOREIGN KEY (product, session_id) REFERENCES sessions (product, id) ON DELETE CASCADE
 );
-CREATE INDEX refresh_tokens_by_access ON refresh_tokens (product, session_id, access_iat, access_exp);
+CREATE UNIQUE INDEX refresh_tokens_by_access ON refresh_tokens (access_id);
+CREATE INDEX refresh_tokens_by_session ON refresh_tokens (product, session_id, access_exp);
 CREATE INDEX refresh_tokens_by_end ON refresh_tokens (expires_at);
 CREATE INDEX refresh_tokens_sealed ON refresh_tokens (consumed_at) WHERE sealed IS NOT NULL;
 
@@ -56,10 +57,10 @@ CREATE TABLE signing_keys (
     created_at BIGINT NOT NULL
 );
 
--- Sessions that ended while access tokens of theirs were still valid.
+-- Sessions that ended, and access tokens that were withdrawn, while the tokens were still valid.
 CREATE TABLE revocations (
     position   BIGINT NOT NULL PRIMARY KEY,
-    session_id TEXT   NOT NULL,
+    ended_id   TEXT   NOT NULL,  -- the claim sid or jti
     expires_at BIGINT NOT NULL
 );
 CREATE INDEX revocations_by_end ON revocations (expires_at);
@@ -71,6 +72,17 @@ CREATE TABLE revocation_position (
     position BIGINT NOT NULL
 );
 INSERT INTO revocation_position (id, position) VALUES (1, 0);
+
+-- Logins that failed within the last minutes: too many of one address, and its logins are refused for a while. An
+-- address that nobody has counts like any other.
+CREATE TABLE login_failures (
+    product TEXT   NOT NULL,
+    address TEXT   NOT NULL,  -- HMAC-SHA-256 of the address in lower case: it may be a mistyped password
+    at      BIGINT NOT NULL,
+    id      TEXT   NOT NULL,
+    PRIMARY KEY (product, address, at, id)
+);
+CREATE INDEX login_failures_by_time ON login_failures (at);
 
 -- What happened to accounts. No address, no token, no password.
 CREATE TABLE audit_events (

@@ -1,12 +1,13 @@
 //! Configuration, from the environment.
 use std::thread::available_parallelism;
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
+use weft_runtime::config::{positive, secret};
 
-/// Shortest identity secret in bytes: as long as the hash that it keys.
-const SECRET_MIN_BYTES: usize = 32;
+/// Each thread keeps 19 MiB.
+const MAX_HASH_THREADS: usize = 64;
 
 /// What identity reads from the environment, besides what every service reads. Every key also works as `*_FILE`.
 #[derive(Clone, Deserialize)]
@@ -17,14 +18,18 @@ pub struct Config {
     /// bytes, the same on every replica. With another one the service refuses to start on this database.
     #[serde(deserialize_with = "secret")]
     pub weft_identity_secret: SecretString,
-    /// `WEFT_IDENTITY_HASH_THREADS`: password hashes computed at once. Default: one a core.
-    #[serde(default = "cores")]
+    /// `WEFT_IDENTITY_HASH_THREADS`: password hashes computed at once, 1 to 64. Default: one a core.
+    #[serde(default = "cores", deserialize_with = "hash_threads")]
     pub weft_identity_hash_threads: usize,
     /// `WEFT_IDENTITY_HASH_QUEUE`: logins that may wait for a hash; the next is refused with RATE_LIMITED. Default 64.
     #[serde(default = "hash_queue")]
     pub weft_identity_hash_queue: usize,
+    /// `WEFT_IDENTITY_LOGIN_FAILURES`: failed logins of one address within 10 minutes, after which its logins are
+    /// refused with RATE_LIMITED, until fewer lie within 10 minutes. At least 1, default 20.
+    #[serde(default = "login_failures", deserialize_with = "positive")]
+    pub weft_identity_login_failures: u32,
     /// `WEFT_IDENTITY_DB_CONNECTIONS`: most connections to the database. Default 16.
-    #[serde(default = "db_connections")]
+    #[serde(default = "db_connections", deserialize_with = "positive")]
     pub weft_identity_db_connections: u32,
     /// `WEFT_IDENTITY_AUDIT_DAYS`: days for which audit events are kept. Default 365.
     #[serde(default = "audit_days")]
@@ -39,6 +44,7 @@ impl Config {
             weft_identity_secret: secret.into(),
             weft_identity_hash_threads: cores(),
             weft_identity_hash_queue: hash_queue(),
+            weft_identity_login_failures: login_failures(),
             weft_identity_db_connections: db_connections(),
             weft_identity_audit_days: audit_days(),
         }
@@ -46,11 +52,15 @@ impl Config {
 }
 
 fn cores() -> usize {
-    available_parallelism().map_or(1, usize::from)
+    available_parallelism().map_or(1, usize::from).min(MAX_HASH_THREADS)
 }
 
 fn hash_queue() -> usize {
     64
+}
+
+fn login_failures() -> u32 {
+    20
 }
 
 fn db_connections() -> u32 {
@@ -61,10 +71,9 @@ fn audit_days() -> u32 {
     365
 }
 
-fn secret<'de, D: Deserializer<'de>>(from: D) -> Result<SecretString, D::Error> {
-    let secret = SecretString::deserialize(from)?;
-    if secret.expose_secret().len() < SECRET_MIN_BYTES {
-        return Err(D::Error::custom(format!("is too short: use at least {SECRET_MIN_BYTES} random bytes")));
+fn hash_threads<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+    match usize::deserialize(from)? {
+        threads @ 1..=MAX_HASH_THREADS => Ok(threads),
+        _ => Err(D::Error::custom(format!("must be from 1 to {MAX_HASH_THREADS}"))),
     }
-    Ok(secret)
 }

@@ -75,12 +75,21 @@ pub enum Error {
     /// More logins wait than the server hashes.
     #[error("too many logins are waiting, try again in a moment")]
     Busy,
-    /// The access token's session is over, or its pair was withdrawn.
+    /// Too many logins of this address failed, whoever tries; after so long one more may be tried.
+    #[error("too many logins of this email failed, try again later")]
+    TooManyFailures(Duration),
+    /// A report of too many uses.
+    #[error("token_ids must be at most 1000")]
+    TooManyTokenIds,
+    /// The access token's session is over.
     #[error("the access token is not valid")]
     InvalidAccessToken,
     /// Unknown, expired or of an ended session.
     #[error("the refresh token is not valid, sign in again")]
     InvalidRefreshToken,
+    /// The refresh token was exchanged a moment ago, and its successor used since.
+    #[error("the refresh token was exchanged already, use the pair that it was exchanged for")]
+    SuccessorGone,
     /// The refresh token was used twice.
     #[error("the refresh token was used before, its session is over, sign in again")]
     RefreshReused,
@@ -93,17 +102,19 @@ impl Error {
             Error::Database(error) if error.is_unavailable() => Reason::Unavailable,
             Error::Database(error) if error.is_conflict() => Reason::Aborted,
             Error::Database(error) if error.is_invalid_text() => Reason::InvalidArgument,
-            Error::InvalidEmail(_) | Error::InvalidPassword | Error::Missing(_) | Error::InvalidPageToken => {
-                Reason::InvalidArgument
-            }
+            Error::InvalidEmail(_)
+            | Error::InvalidPassword
+            | Error::Missing(_)
+            | Error::InvalidPageToken
+            | Error::TooManyTokenIds => Reason::InvalidArgument,
             Error::UnknownProduct(_) => Reason::NotFound,
             Error::PasswordsNotEnabled => Reason::IdentityProviderNotEnabled,
             Error::EmailTaken => Reason::EmailTaken,
             Error::InvalidCredentials => Reason::InvalidCredentials,
-            Error::Busy => Reason::RateLimited,
+            Error::Busy | Error::TooManyFailures(_) => Reason::RateLimited,
             Error::InvalidAccessToken | Error::InvalidRefreshToken => Reason::Unauthenticated,
             Error::RefreshReused => Reason::RefreshReused,
-            Error::Raced => Reason::Aborted,
+            Error::Raced | Error::SuccessorGone => Reason::Aborted,
             _ => Reason::Internal,
         }
     }
@@ -119,7 +130,8 @@ impl From<Error> for Status {
         match error.reason() {
             Reason::Internal => internal(error),
             Reason::RateLimited => {
-                Reason::RateLimited.status_with(error.to_string(), ErrorDetails::with_retry_info(Some(RETRY_AFTER)))
+                let after = if let Error::TooManyFailures(after) = error { after } else { RETRY_AFTER };
+                Reason::RateLimited.status_with(error.to_string(), ErrorDetails::with_retry_info(Some(after)))
             }
             reason => reason.status(error.to_string()),
         }

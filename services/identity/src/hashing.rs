@@ -80,8 +80,8 @@ impl Place {
     async fn run<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
         let (done, result) = oneshot::channel();
         let place = self.place;
+        metrics::counter!("weft_identity_password_hashes_total").increment(1);
         let job = Box::new(move || {
-            metrics::counter!("weft_identity_password_hashes_total").increment(1);
             // A caller who has gone meanwhile does not take the result.
             let _gone = done.send(work());
             drop(place);

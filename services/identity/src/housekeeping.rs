@@ -7,9 +7,11 @@ use weft_db::{Db, DbError};
 use weft_runtime::Shutdown;
 
 use crate::api::Identity;
+use crate::api::sign_in::FAILURES_WITHIN_MS;
 use crate::domain::session::GRACE_MS;
 use crate::store::PRUNE_ROWS;
 use crate::store::audit::audit_prune;
+use crate::store::failure::failure_prune;
 use crate::store::revocation::revocation_prune;
 use crate::store::session::session_prune;
 use crate::store::token::{token_forget_sealed, token_prune};
@@ -17,7 +19,7 @@ use crate::store::token::{token_forget_sealed, token_prune};
 /// How often.
 const EVERY: Duration = Duration::from_secs(5);
 /// Sealed pairs outlive their ten seconds by this much, because the clocks of replicas differ.
-const CLOCKS_DIFFER_MS: i64 = 2_000;
+const CLOCKS_DIFFER_MS: i64 = 10_000;
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// Tidies up until the shutdown.
@@ -29,28 +31,39 @@ pub async fn run(identity: Arc<Identity>, audit_days: u32, shutdown: Shutdown) {
             () = shutdown.wait() => return,
             _ = ticks.tick() => {}
         }
-        if let Err(error) = tidy(&identity.db, identity.clock.now_ms(), audit_days).await {
+        if let Err(error) = tidy(&identity.db, identity.clock.now_ms(), audit_days, &shutdown).await {
             tracing::warn!(%error, "tidying up failed, trying again in {EVERY:?}");
         }
     }
 }
 
-async fn tidy(db: &Db, now_ms: i64, audit_days: u32) -> Result<(), DbError> {
-    token_forget_sealed(db, now_ms - GRACE_MS - CLOCKS_DIFFER_MS).await?;
-    revocation_prune(db, now_ms).await?;
-    while token_prune(db, now_ms).await? >= PRUNE_ROWS {}
-    while session_prune(db, now_ms).await? >= PRUNE_ROWS {}
-    while audit_prune(db, now_ms - i64::from(audit_days) * DAY_MS).await? >= PRUNE_ROWS {}
+async fn tidy(db: &Db, now_ms: i64, audit_days: u32, shutdown: &Shutdown) -> Result<(), DbError> {
+    let unsealed_ms = now_ms - GRACE_MS - CLOCKS_DIFFER_MS;
+    to_the_end(shutdown, || token_forget_sealed(db, unsealed_ms)).await?;
+    to_the_end(shutdown, || revocation_prune(db, now_ms)).await?;
+    to_the_end(shutdown, || failure_prune(db, now_ms - FAILURES_WITHIN_MS)).await?;
+    to_the_end(shutdown, || token_prune(db, now_ms)).await?;
+    to_the_end(shutdown, || session_prune(db, now_ms)).await?;
+    to_the_end(shutdown, || audit_prune(db, now_ms - i64::from(audit_days) * DAY_MS)).await
+}
+
+/// Prunes until nothing is left, or until the shutdown, which waits for one statement at most.
+async fn to_the_end<F: Future<Output = Result<u64, DbError>>>(
+    shutdown: &Shutdown,
+    mut prune: impl FnMut() -> F,
+) -> Result<(), DbError> {
+    while !shutdown.is_triggered() && prune().await? >= PRUNE_ROWS {}
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use weft_db::{DbOptions, Tx, sql};
+    use weft_db::{AssertSqlSafe, DbOptions, Tx, sql};
 
     use super::*;
     use crate::domain::session::Session;
-    use crate::domain::token::AccessTimes;
+    use crate::domain::token::Access;
+    use crate::store::failure::failure_insert;
     use crate::store::revocation::revocation_insert;
     use crate::store::session::session_insert;
     use crate::store::token::{Exchange, NewToken, token_consume, token_insert};
@@ -68,9 +81,15 @@ mod tests {
             let (product, id, account_id) = ("p".to_owned(), "s".to_owned(), "a".to_owned());
             let session = Session { product, id, account_id, created_at: 0, expires_at: 5 * DAY_MS, ended_at: None };
             session_insert(&tx, &session).await?;
-            let access = AccessTimes { issued: 0, expires: 600 };
-            let token =
-                NewToken { product: "p", hash: "h", session_id: "s", issued_at: 0, expires_at: 2 * DAY_MS, access };
+            let access = Access { id: "j".to_owned(), issued: 0, expires: 600 };
+            let token = NewToken {
+                product: "p",
+                hash: "h",
+                session_id: "s",
+                issued_at: 0,
+                expires_at: 2 * DAY_MS,
+                access: &access,
+            };
             token_insert(&tx, &token).await?;
             token_consume(&tx, "p", "h", &Exchange { successor: "n", sealed: b"sealed", at: 0 }).await?;
             revocation_insert(&tx, "s", 600_000).await
@@ -82,7 +101,7 @@ mod tests {
 
     /// Rows of: sealed pairs, ended sessions, tokens, sessions, audit events.
     async fn left(db: &Db, now_ms: i64) -> [i64; 5] {
-        tidy(db, now_ms, DAYS).await.unwrap();
+        tidy(db, now_ms, DAYS, &Shutdown::new()).await.unwrap();
         [
             sql("SELECT COUNT(*) FROM refresh_tokens WHERE sealed IS NOT NULL").one(db).await.unwrap(),
             sql("SELECT COUNT(*) FROM revocations").one(db).await.unwrap(),
@@ -103,5 +122,58 @@ mod tests {
         assert_eq!(left(&db, 2 * DAY_MS).await, [0, 0, 0, 1, 1]);
         assert_eq!(left(&db, 5 * DAY_MS).await, [0, 0, 0, 0, 1]);
         assert_eq!(left(&db, i64::from(DAYS) * DAY_MS).await, [0, 0, 0, 0, 0]);
+    }
+
+    #[tokio::test]
+    async fn a_failed_login_is_forgotten_when_it_no_longer_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = database(folder.path()).await;
+        failure_insert(&db, "p", "address", 0).await.unwrap();
+        let failures = async || sql("SELECT COUNT(*) FROM login_failures").one::<i64>(&db).await.unwrap();
+        left(&db, FAILURES_WITHIN_MS - 1).await;
+        assert_eq!(failures().await, 1);
+        left(&db, FAILURES_WITHIN_MS).await;
+        assert_eq!(failures().await, 0);
+    }
+
+    /// As many rows as two statements delete and one over, of each kind that was once deleted in one.
+    async fn many(db: &Db) {
+        let rows = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 2001)";
+        for text in [
+            "INSERT INTO refresh_tokens (product, hash, session_id, issued_at, expires_at, access_id, access_exp, \
+             consumed_at, sealed) SELECT 'p', 'many' || n, 's', 0, 1000000, 'many' || n, 600, 0, 'sealed' FROM n",
+            "INSERT INTO revocations (position, ended_id, expires_at) SELECT 1000 + n, 'many' || n, 0 FROM n",
+        ] {
+            let text = text.replace("INSERT", &format!("{rows} INSERT"));
+            sql(AssertSqlSafe(text)).run(db).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn one_statement_changes_a_bounded_number_of_rows_and_tidying_goes_on_to_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = database(folder.path()).await;
+        many(&db).await;
+        assert_eq!(token_forget_sealed(&db, 1).await.unwrap(), PRUNE_ROWS);
+        assert_eq!(revocation_prune(&db, 1).await.unwrap(), PRUNE_ROWS);
+        assert_eq!(left(&db, GRACE_MS + CLOCKS_DIFFER_MS).await, [0, 1, 2002, 1, 1]);
+    }
+
+    #[tokio::test]
+    async fn tidying_stops_at_the_shutdown() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = database(folder.path()).await;
+        let shutdown = Shutdown::new();
+        let mut statements = 0;
+        let prune = || {
+            statements += 1;
+            shutdown.trigger();
+            std::future::ready(Ok(PRUNE_ROWS))
+        };
+        to_the_end(&shutdown, prune).await.unwrap();
+        assert_eq!(statements, 1);
+        tidy(&db, 100 * DAY_MS, DAYS, &shutdown).await.unwrap();
+        let audited: i64 = sql("SELECT COUNT(*) FROM audit_events").one(&db).await.unwrap();
+        assert_eq!(audited, 1);
     }
 }

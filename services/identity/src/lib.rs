@@ -60,6 +60,7 @@ pub async fn serve(config: Config, mesh: Mesh, products: Arc<Products>, listener
         products,
         hashing: Hashing::new(config.weft_identity_hash_threads, config.weft_identity_hash_queue)?,
         turns: Turns::new(),
+        login_failures: config.weft_identity_login_failures,
         secrets,
         signer,
         revocations: Revocations::new(),
@@ -72,9 +73,10 @@ pub async fn serve(config: Config, mesh: Mesh, products: Arc<Products>, listener
         housekeeping::run(Arc::clone(&identity), config.weft_identity_audit_days, mesh.shutdown().clone()),
     );
     let ready = db.clone();
+    let max_bytes = mesh.config().max_message_bytes();
     let served = Server::new(&mesh, guard)
-        .add(AuthServiceServer::new(AuthApi(identity)))
-        .add(KeyServiceServer::new(keys))
+        .add(AuthServiceServer::new(AuthApi(identity)).max_decoding_message_size(max_bytes))
+        .add(KeyServiceServer::new(keys).max_decoding_message_size(max_bytes))
         .ready(move || {
             let db = ready.clone();
             async move { db.ping().await.is_ok() }
@@ -85,12 +87,11 @@ pub async fn serve(config: Config, mesh: Mesh, products: Arc<Products>, listener
     Ok(served?)
 }
 
-/// Our guard checks tokens as every other does, but asks for keys and ended sessions without a network.
+/// Our guard checks tokens as every other does, but asks for keys and ended sessions, and reports uses, without a network.
 fn guard(mesh: &Mesh, identity: &Identity, keys: &KeyApi) -> Guard {
-    let (revocations, clock) = (identity.revocations.clone(), mesh.clock().clone());
-    mesh.tasks()
-        .spawn("revocations", follow(keys.client(), revocations.clone(), clock.clone(), mesh.shutdown().token()));
-    mesh.guard_with(Verifier::new(Keys::remote(keys.client()), revocations, clock))
+    let verifier = Verifier::new(Keys::remote(keys.client()), identity.revocations.clone(), mesh.clock().clone());
+    mesh.tasks().spawn("revocations", follow(keys.client(), verifier.clone(), mesh.shutdown().token()));
+    mesh.guard_with(verifier)
 }
 
 async fn connect(config: &Config) -> Result<Db, Error> {

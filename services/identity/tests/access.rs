@@ -4,8 +4,9 @@ use tonic::client::Grpc;
 use tonic_prost::ProstCodec;
 use weft_auth::{PRODUCT_HEADER, Policies, SERVICE_TOKEN_HEADER};
 use weft_core::Reason;
+use weft_testing::on_both_databases;
 
-use crate::harness::{Node, OTHER_PRODUCT, PRODUCT, Session, World, on_both_databases, reason};
+use crate::harness::{Node, OTHER_PRODUCT, PRODUCT, Session, World, reason};
 
 on_both_databases! {
     every_rpc_lets_in_whom_it_should
@@ -16,7 +17,7 @@ type Expected = Option<Reason>;
 
 /// An RPC and what it says to nobody, an expired token, a token of another product, a service that is not listed,
 /// and one that is.
-const TABLE: [(&str, [Expected; 5]); 7] = {
+const TABLE: [(&str, [Expected; 5]); 8] = {
     use Reason::{InvalidArgument, PermissionDenied, ProductMismatch, Unauthenticated};
     // Public: everybody gets as far as the missing fields.
     let missing = [Some(InvalidArgument); 5];
@@ -37,6 +38,7 @@ const TABLE: [(&str, [Expected; 5]); 7] = {
         ("/weft.identity.v1.AuthService/GetMe", user),
         ("/weft.identity.v1.KeyService/GetJwks", [None; 5]),
         ("/weft.identity.v1.KeyService/ListRevocations", service),
+        ("/weft.identity.v1.KeyService/ReportUse", service),
     ]
 };
 

@@ -1,8 +1,9 @@
 //! Registering and signing in.
 use tonic::Code;
 use weft_core::Reason;
+use weft_testing::on_both_databases;
 
-use crate::harness::{NO_PASSWORDS, OTHER_PRODUCT, PASSWORD, PLAN, PRODUCT, World, claim, on_both_databases, reason};
+use crate::harness::{NO_PASSWORDS, OTHER_PRODUCT, PASSWORD, PLAN, PRODUCT, World, claim, reason};
 
 on_both_databases! {
     a_user_registers_signs_in_refreshes_and_signs_out

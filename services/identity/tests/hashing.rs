@@ -5,8 +5,9 @@ use tonic::Code;
 use tonic_types::StatusExt;
 use weft_core::Reason;
 use weft_identity::Config;
+use weft_testing::{Database, on_both_databases};
 
-use crate::harness::{PASSWORD, PRODUCT, World, on_both_databases, reason};
+use crate::harness::{PASSWORD, PRODUCT, World, reason};
 
 on_both_databases! {
     a_login_that_finds_the_queue_full_is_told_to_come_back
@@ -39,7 +40,7 @@ async fn a_failed_login_costs_one_hash_whether_the_account_exists_or_not() {
         let line = text.lines().find_map(|line| line.strip_prefix("weft_identity_password_hashes_total "));
         line.map_or(0, |count| count.parse::<u64>().unwrap())
     };
-    let world = World::sqlite().await;
+    let world = World::on(Database::sqlite()).await;
     let node = world.node().await;
     node.register("ana@example.com").await;
     assert_eq!(hashes(), 1);

@@ -1,7 +1,8 @@
 //! Signing keys, and what a server that starts finds.
 use weft_identity::{Config, Error};
+use weft_testing::on_both_databases;
 
-use crate::harness::{World, on_both_databases};
+use crate::harness::World;
 
 on_both_databases! {
     a_restart_keeps_keys_accounts_and_sessions

@@ -5,9 +5,9 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt};
 use weft_core::Reason;
-use weft_testing::eventually;
+use weft_testing::{eventually, on_both_databases};
 
-use crate::harness::{World, claim, on_both_databases, reason};
+use crate::harness::{World, claim, reason};
 
 on_both_databases! {
     a_session_that_ended_on_one_server_is_refused_by_the_guard_of_another_within_a_second
@@ -63,7 +63,7 @@ async fn the_list_of_ended_sessions_shows_each_until_its_tokens_expire(world: &W
     for place in ["", &nothing.next_page_token] {
         let news = node.revocations(&gateway, place, 0).await.unwrap();
         let [ended] = news.revocations.as_slice() else { panic!("{news:?}") };
-        assert_eq!(claim(&tokens, "sid"), ended.session_id.as_str());
+        assert_eq!(claim(&tokens, "sid"), ended.id.as_str());
         assert_eq!(ended.expires_at, tokens.expires_at);
         assert!(node.revocations(&gateway, &news.next_page_token, 0).await.unwrap().revocations.is_empty());
     }
@@ -87,7 +87,7 @@ async fn who_follows_the_list_misses_nobody_while_many_sign_out_at_once(world: &
         while seen.len() < all.len() {
             let news = nodes[0].revocations(&gateway, &place, 2).await.unwrap();
             assert!(news.revocations.len() <= 2);
-            seen.extend(news.revocations.into_iter().map(|ended| ended.session_id));
+            seen.extend(news.revocations.into_iter().map(|ended| ended.id));
             place = news.next_page_token;
         }
         seen

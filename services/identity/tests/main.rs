@@ -10,3 +10,5 @@ mod logout;
 mod me;
 mod refresh;
 mod secrecy;
+mod throttle;
+mod uses;

@@ -5,9 +5,9 @@ use futures_util::future::join_all;
 use tonic::Code;
 use weft_core::Reason;
 use weft_proto::identity::v1::RefreshRequest;
-use weft_testing::eventually;
+use weft_testing::{eventually, on_both_databases};
 
-use crate::harness::{Node, OTHER_PRODUCT, PRODUCT, Session, World, claim, on_both_databases, reason, with};
+use crate::harness::{Node, OTHER_PRODUCT, PRODUCT, Session, World, claim, reason, with};
 
 /// Seconds within which an exchanged token gives its successor again.
 const GRACE: u64 = 10;
@@ -21,6 +21,7 @@ on_both_databases! {
     the_pair_of_a_lost_answer_is_withdrawn
     parallel_refreshes_after_a_lost_answer_agree_too
     use_of_the_pair_before_is_no_use_of_its_successor
+    a_repeat_is_answered_though_the_pair_was_forgotten_too_early
     a_refresh_token_expires_by_itself
     a_session_ends_however_often_it_is_refreshed
     what_is_no_refresh_token_is_refused
@@ -70,6 +71,7 @@ async fn a_used_token_whose_successor_was_seen_ends_the_session(world: &World) {
     let first = node.register("ana@example.com").await;
     let next = node.refresh(&first).await.unwrap();
     node.me(&next).await.unwrap();
+    world.is_used(&next).await;
     world.pass(GRACE + 1);
     assert_eq!(node.refresh(&first).await, Err(Reason::RefreshReused));
     assert_eq!(node.refresh(&next).await, Err(Reason::Unauthenticated));
@@ -124,15 +126,32 @@ async fn parallel_refreshes_after_a_lost_answer_agree_too(world: &World) {
     assert!(nodes[0].refresh(&answer).await.is_ok());
 }
 
-/// All of it in one second of the clock, in which the access tokens of both pairs could be the same.
+/// All of it in one moment of the clock: nothing but their ids tells the access tokens of both pairs apart.
 async fn use_of_the_pair_before_is_no_use_of_its_successor(world: &World) {
     let node = world.node().await;
     let first = node.register("ana@example.com").await;
     let lost = node.refresh(&first).await.unwrap();
     assert_ne!(first.access_token, lost.access_token);
     node.me(&first).await.unwrap();
+    world.is_used(&first).await;
     world.pass(GRACE + 1);
     assert!(node.refresh(&first).await.is_ok(), "nothing of the lost pair was ever used");
+}
+
+/// As housekeeping of a replica would do it whose clock is far ahead.
+async fn a_repeat_is_answered_though_the_pair_was_forgotten_too_early(world: &World) {
+    let node = world.node().await;
+    let first = node.register("ana@example.com").await;
+    let forgotten = node.refresh(&first).await.unwrap();
+    world.forget_sealed().await;
+    let next = node.refresh(&first).await.unwrap();
+    assert_ne!(next, forgotten, "as for a lost answer");
+    assert_eq!(node.refresh(&first).await, Ok(next.clone()));
+
+    node.refresh(&next).await.unwrap();
+    world.forget_sealed().await;
+    assert_eq!(node.refresh(&first).await, Err(Reason::Aborted), "in use, and nobody is to blame");
+    assert!(node.me(&next).await.is_ok(), "the session goes on");
 }
 
 async fn a_refresh_token_expires_by_itself(world: &World) {

@@ -1,7 +1,8 @@
 //! What must not be found in the database.
 use std::fs;
+use weft_testing::{Database, on_both_databases};
 
-use crate::harness::{PASSWORD, PRODUCT, World, on_both_databases};
+use crate::harness::{PASSWORD, PRODUCT, World};
 
 on_both_databases! {
     what_happens_to_an_account_is_written_down
@@ -21,7 +22,7 @@ async fn what_happens_to_an_account_is_written_down(world: &World) {
 
 #[tokio::test]
 async fn no_password_and_no_token_is_in_the_database() {
-    let world = World::sqlite().await;
+    let world = World::on(Database::sqlite()).await;
     let node = world.node().await;
     let first = node.register("ana@example.com").await;
     let next = node.refresh(&first).await.unwrap();

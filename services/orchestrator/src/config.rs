@@ -4,7 +4,11 @@ use std::time::Duration;
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _};
+use weft_core::Clock;
+use weft_runtime::config::{ConfigErrors, positive, url};
+
+use crate::error::Error;
+use crate::models::Models;
 
 /// Where OpenAI itself is.
 const OPENAI: &str = "https://api.openai.com/v1";
@@ -82,6 +86,18 @@ impl Default for Config {
 }
 
 impl Config {
+    /// What the values' own rules do not tell: whether a client for the provider can be made of them.
+    ///
+    /// # Errors
+    /// Every mistake, by key.
+    pub fn check(&self) -> Result<(), ConfigErrors> {
+        let mut errors = ConfigErrors::default();
+        if let Err(Error::Config { key, problem }) = Models::new(self, Clock::System) {
+            errors.push(key, problem);
+        }
+        errors.or(())
+    }
+
     /// The provider's base URL without a slash at its end and its key; none of them set: no provider.
     /// A variable that is set to nothing counts as not set.
     pub(crate) fn provider(&self) -> Option<(String, Option<SecretString>)> {
@@ -102,19 +118,6 @@ impl Config {
 /// Whether a model's provider can be at this URL.
 pub(crate) fn is_usable(url: &str) -> bool {
     Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
-}
-
-fn url<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
-    let text = String::deserialize(from)?;
-    if text.trim().is_empty() || is_usable(text.trim()) {
-        return Ok(Some(text));
-    }
-    Err(D::Error::custom("is not a URL: write http://host:port/v1 or https://host/v1"))
-}
-
-fn positive<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default + PartialEq>(from: D) -> Result<T, D::Error> {
-    let number = T::deserialize(from)?;
-    if number == T::default() { Err(D::Error::custom("must be at least 1")) } else { Ok(number) }
 }
 
 #[cfg(test)]
@@ -145,6 +148,9 @@ mod tests {
             |key: &str, value: &str| weft_runtime::config::load_from::<Config>([(key.to_owned(), value.to_owned())]);
         assert_eq!(load("WEFT_CHAT_TURNS", "7").unwrap().weft_chat_turns, 7);
         assert!(load("OPENAI_BASE_URL", "").unwrap().provider().is_none());
+        let wrong = load("OPENAI_API_KEY", "a\nb").unwrap().check().unwrap_err().to_string();
+        assert_eq!(wrong, "OPENAI_API_KEY: holds a character that no key has");
+        assert!(load("OPENAI_API_KEY", "k").unwrap().check().is_ok());
         for (key, value) in
             [("OPENAI_BASE_URL", "localhost:11434/v1"), ("WEFT_MODEL_IDLE_MS", "0"), ("WEFT_CHAT_TASKS", "many")]
         {

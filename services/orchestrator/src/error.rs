@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use tonic::{Code, Status};
 use tonic_types::ErrorDetails;
 use weft_core::Reason;
+use weft_runtime::internal;
 
 use crate::models::ModelError;
 
@@ -11,8 +12,13 @@ use crate::models::ModelError;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The configuration cannot be used.
-    #[error("{0}")]
-    Config(String),
+    #[error("{key}: {problem}")]
+    Config {
+        /// The environment variable.
+        key: &'static str,
+        /// What is wrong with it and what to do.
+        problem: &'static str,
+    },
     /// The client for the model's provider could not be built.
     #[error("the http client for the model's provider could not be built")]
     Client(#[source] reqwest::Error),
@@ -28,6 +34,9 @@ pub enum Error {
     /// The plan does not reach as far as the agent that was asked for.
     #[error("your plan does not include this agent; choose another one or upgrade")]
     AgentNotInPlan,
+    /// The product shows nothing that was not judged first, and there is no judge yet.
+    #[error("answers of this product have to be moderated, which this server cannot do yet")]
+    NoModeration,
     /// None of the product's agents exists in code yet.
     #[error("this product has no agent that can answer yet")]
     NoAgent,
@@ -58,11 +67,11 @@ impl Error {
     /// The stable reason clients match on.
     pub fn reason(&self) -> Reason {
         match self {
-            Error::Config(_) | Error::Client(_) | Error::Runtime(_) => Reason::Internal,
+            Error::Config { .. } | Error::Client(_) | Error::Runtime(_) => Reason::Internal,
             Error::Invalid(_) => Reason::InvalidArgument,
             Error::TooLarge(_) => Reason::PayloadTooLarge,
             Error::AgentNotInPlan => Reason::FeatureNotInPlan,
-            Error::NoAgent | Error::PlanMode => Reason::Unimplemented,
+            Error::NoAgent | Error::NoModeration | Error::PlanMode => Reason::Unimplemented,
             Error::NoEntitlements => Reason::Unavailable,
             Error::Refused(status) => Reason::of(status).unwrap_or(Reason::Unavailable),
             Error::Model(error) => error.reason(),
@@ -86,7 +95,7 @@ impl From<Error> for Status {
                 details.set_retry_info(retry_after);
                 Reason::Unavailable.status_with(ModelError::Busy { retry_after }.to_string(), details)
             }
-            error if error.reason() == Reason::Internal => Reason::Internal.status("something went wrong on our side"),
+            error if error.reason() == Reason::Internal => internal(error),
             error => error.reason().status(error.to_string()),
         }
     }

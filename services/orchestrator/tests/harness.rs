@@ -1,27 +1,23 @@
 //! An orchestrator between a fake identity, a fake billing and a stub of the model's provider.
 use std::collections::HashMap;
-use std::future::Future;
 use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::{Channel, Endpoint, Server};
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
 use tracing_subscriber::fmt::MakeWriter;
 use weft_auth::{AUDIENCE, Claims, ISSUER, PRODUCT_HEADER, Signer};
 use weft_core::{Clock, new_id};
 use weft_orchestrator::{Config, serve};
 use weft_product::Products;
-use weft_proto::billing::v1 as billing;
-use weft_proto::billing::v1::entitlement_service_server::{EntitlementService, EntitlementServiceServer};
-use weft_proto::identity::v1 as identity;
-use weft_proto::identity::v1::key_service_server::{KeyService, KeyServiceServer};
+use weft_proto::billing::v1::Entitlements;
 use weft_proto::orchestrator::v1::chat_event::Event;
 use weft_proto::orchestrator::v1::chat_service_client::ChatServiceClient;
 use weft_proto::orchestrator::v1::{ChatContext, ChatRequest, ChatResponse};
 use weft_runtime::{Mesh, MeshConfig, Shutdown};
+use weft_testing::FakeService;
 use weft_testing::llm::LlmStub;
 
 /// 2026-11-20 10:00 UTC, a Friday.
@@ -39,6 +35,8 @@ pub struct Orchestrator {
     pub llm: LlmStub,
     signer: Signer,
     shutdown: Shutdown,
+    /// Identity and billing.
+    _fakes: [FakeService; 2],
 }
 
 /// How to start one.
@@ -78,15 +76,10 @@ impl Orchestrator {
         let _installed = logs();
         let llm = LlmStub::start().await;
         let (signer, _) = Signer::generate().unwrap();
-        let keys = KeyServiceServer::new(FakeKeys { key: signer.jwk() });
-        let (identity_url, billing_url) = (address(), address());
-        run(Server::builder().add_service(keys).serve_with_incoming(TcpListenerStream::new(identity_url.0)));
-        run(Server::builder()
-            .add_service(EntitlementServiceServer::new(FakeBilling))
-            .serve_with_incoming(TcpListenerStream::new(billing_url.0)));
+        let (identity, billing) = (FakeService::identity(signer.jwk()), FakeService::billing(allowed));
         let mesh = MeshConfig {
-            weft_identity_url: identity_url.1,
-            weft_billing_url: start.billing_url.unwrap_or(billing_url.1),
+            weft_identity_url: identity.url(),
+            weft_billing_url: start.billing_url.unwrap_or_else(|| billing.url()),
             weft_service_secret: Some("a secret that only these tests know".into()),
             weft_drain_ms: 100,
             ..MeshConfig::default()
@@ -100,9 +93,10 @@ impl Orchestrator {
         let mesh = Mesh::new("orchestrator", mesh, Clock::manual(NOW_MS), shutdown.clone());
         let products = Arc::new(Products::load(start.products).unwrap());
         let (listener, url) = address();
-        run(async move { serve(config, mesh, products, listener).await.unwrap() });
+        #[expect(clippy::disallowed_methods, reason = "it ends with the test's runtime")]
+        drop(tokio::spawn(async move { serve(config, mesh, products, listener).await.unwrap() }));
         let channel = Endpoint::from_shared(url).unwrap().connect_lazy();
-        Orchestrator { channel, llm, signer, shutdown }
+        Orchestrator { channel, llm, signer, shutdown, _fakes: [identity, billing] }
     }
 
     /// A client of the service.
@@ -119,6 +113,7 @@ impl Orchestrator {
             sub: plan.to_owned(),
             prd: product.to_owned(),
             sid: new_id(),
+            jti: new_id(),
             email: String::new(),
             roles: Vec::new(),
             iat: now - 10,
@@ -237,58 +232,15 @@ pub fn address() -> (TcpListener, String) {
     (TcpListener::from_std(listener).unwrap(), url)
 }
 
-fn run<T: Send + 'static>(serving: impl Future<Output = T> + Send + 'static) {
-    #[expect(clippy::disallowed_methods, reason = "it ends with the test's runtime")]
-    drop(tokio::spawn(serving));
-}
-
-struct FakeKeys {
-    key: identity::Jwk,
-}
-
-#[tonic::async_trait]
-impl KeyService for FakeKeys {
-    async fn get_jwks(&self, _: Request<identity::GetJwksRequest>) -> Result<Response<identity::Jwks>, Status> {
-        Ok(Response::new(identity::Jwks { keys: vec![self.key.clone()] }))
-    }
-
-    async fn list_revocations(
-        &self,
-        _: Request<identity::ListRevocationsRequest>,
-    ) -> Result<Response<identity::ListRevocationsResponse>, Status> {
-        Ok(Response::new(identity::ListRevocationsResponse {
-            revocations: Vec::new(),
-            next_page_token: "0".to_owned(),
-        }))
-    }
-}
-
-/// Takes the user's id for the plan: `free` has 3 agents, `none` has 0, every other plan all.
-struct FakeBilling;
-
-#[tonic::async_trait]
-impl EntitlementService for FakeBilling {
-    async fn get_entitlements(
-        &self,
-        request: Request<billing::GetEntitlementsRequest>,
-    ) -> Result<Response<billing::Entitlements>, Status> {
-        let billing::GetEntitlementsRequest { product, user_id } = request.into_inner();
-        let agents = match user_id.as_str() {
-            "free" => Some(3),
-            "none" => Some(0),
-            _ => None,
-        };
-        let limits = agents.map(|count| ("agents".to_owned(), count)).into_iter().collect();
-        let plan = user_id.clone();
-        Ok(Response::new(billing::Entitlements { product, user_id, plan, limits, ..billing::Entitlements::default() }))
-    }
-
-    async fn check_feature(
-        &self,
-        _: Request<billing::CheckFeatureRequest>,
-    ) -> Result<Response<billing::CheckFeatureResponse>, Status> {
-        Err(Status::unimplemented("not asked"))
-    }
+/// The user's id is the plan: `free` has 3 agents, `none` has 0, every other plan all.
+fn allowed(user_id: &str) -> Entitlements {
+    let agents = match user_id {
+        "free" => Some(3),
+        "none" => Some(0),
+        _ => None,
+    };
+    let limits = agents.map(|count| ("agents".to_owned(), count)).into_iter().collect();
+    Entitlements { plan: user_id.to_owned(), limits, ..Entitlements::default() }
 }
 
 /// Everything that this test process logs, at every level.

@@ -10,11 +10,10 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use weft_product::Products;
 use weft_runtime::MeshConfig;
-use weft_runtime::config::{ConfigErrors, load_from};
+use weft_runtime::config::{ConfigErrors, keys_of, load_from};
 
 use crate::cli::Service;
 use crate::exit::Failure;
-use crate::keys::keys_of;
 
 /// Environment variables, by name.
 pub type Environment = BTreeMap<String, String>;
@@ -28,11 +27,6 @@ pub struct BinaryConfig {
     pub weft_worker_threads: Option<usize>,
 }
 
-/// The process's environment; entries that are not UTF-8 cannot be ours and are left out.
-pub fn environment() -> Environment {
-    std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?))).collect()
-}
-
 /// One typed part of the environment.
 pub fn part<T: DeserializeOwned>(environment: &Environment) -> Result<T, ConfigErrors> {
     load_from(environment.iter().map(|(key, value)| (key.clone(), value.clone())))
@@ -41,6 +35,15 @@ pub fn part<T: DeserializeOwned>(environment: &Environment) -> Result<T, ConfigE
 /// The same, ending the process with what is wrong.
 pub fn require<T: DeserializeOwned>(environment: &Environment) -> Result<T, Failure> {
     part(environment).map_err(Failure::config)
+}
+
+/// What every service of a mesh of processes reads: without a common secret none of them would let another in.
+pub fn mesh(environment: &Environment) -> Result<MeshConfig, String> {
+    let config: MeshConfig = part(environment).map_err(|errors| errors.to_string())?;
+    match config.weft_service_secret {
+        Some(_) => Ok(config),
+        None => Err("WEFT_SERVICE_SECRET: is not set".to_owned()),
+    }
 }
 
 /// The built-in products and those of `WEFT_PRODUCTS_DIR`.
@@ -58,13 +61,15 @@ pub fn check(environment: &Environment, services: &[Service]) -> Result<(), Fail
             mistakes.extend(text.lines().filter(|line| !line.is_empty()).map(str::to_owned));
         }
     };
-    note(part::<MeshConfig>(environment).map(drop).map_err(|errors| errors.to_string()));
+    note(mesh(environment).map(drop));
     note(part::<BinaryConfig>(environment).map(drop).map_err(|errors| errors.to_string()));
-    for service in services {
-        note(check_one(environment, *service).map_err(|errors| errors.to_string()));
-    }
     let folder = part::<BinaryConfig>(environment).unwrap_or_default().weft_products_dir;
-    note(Products::load(folder.as_deref()).map(drop).map_err(|errors| errors.to_string()));
+    let products = Products::load(folder.as_deref()).map_err(|errors| note(Err(errors.to_string())));
+    // With broken manifests the services' settings are still checked, as far as the built-in products go.
+    let products = products.unwrap_or_else(|()| Products::builtin());
+    for service in services {
+        note(check_one(environment, *service, &products).map_err(|errors| errors.to_string()));
+    }
     note(unknown_keys(environment));
     if mistakes.is_empty() {
         return Ok(());
@@ -86,23 +91,21 @@ fn unknown_keys(environment: &Environment) -> Result<(), String> {
 
 /// Every setting that any part of the mesh reads.
 fn keys() -> Vec<String> {
-    let parts = [
-        keys_of::<MeshConfig>(),
-        keys_of::<BinaryConfig>(),
-        keys_of::<weft_identity::Config>(),
-        keys_of::<weft_billing::Config>(),
-        keys_of::<weft_orchestrator::Config>(),
-        keys_of::<weft_gateway::Config>(),
-    ];
-    parts.concat()
+    keys_of::<MeshConfig>()
+        .chain(keys_of::<BinaryConfig>())
+        .chain(keys_of::<weft_identity::Config>())
+        .chain(keys_of::<weft_billing::Config>())
+        .chain(keys_of::<weft_orchestrator::Config>())
+        .chain(keys_of::<weft_gateway::Config>())
+        .collect()
 }
 
-fn check_one(environment: &Environment, service: Service) -> Result<(), ConfigErrors> {
+fn check_one(environment: &Environment, service: Service, products: &Products) -> Result<(), ConfigErrors> {
     match service {
         Service::Identity => part::<weft_identity::Config>(environment).map(drop),
         Service::Billing => part::<weft_billing::Config>(environment).map(drop),
-        Service::Orchestrator => part::<weft_orchestrator::Config>(environment).map(drop),
-        Service::Gateway => part::<weft_gateway::Config>(environment).map(drop),
+        Service::Orchestrator => part::<weft_orchestrator::Config>(environment)?.check(),
+        Service::Gateway => part::<weft_gateway::Config>(environment)?.check(products),
     }
 }
 
@@ -125,6 +128,35 @@ mod tests {
             })
             .collect();
         assert_eq!(named, keys().into_iter().collect());
+    }
+
+    #[test]
+    fn every_mistake_is_reported_at_once() {
+        let environment = Environment::from(
+            [
+                ("CORS_ORIGINS", "*"),
+                ("OPENAI_API_KEY", "a\nb"),
+                ("WEFT_DEFAULT_PRODUCT", "nobody"),
+                ("WEFT_EDGE_MAX_STREAMS", "0"),
+                ("WEFT_EDGE_DESCRIPTORS", "/no/such/file"),
+                ("WEFT_IDENTITY_HASH_THREADS", "65"),
+                ("REDIS_URL", "http://127.0.0.1:6379"),
+            ]
+            .map(|(key, value)| (key.to_owned(), value.to_owned())),
+        );
+        let told = |services: &[Service]| format!("{:?}", check(&environment, services).unwrap_err());
+        let all = told(&[]);
+        for expected in ["OPENAI_API_KEY: holds", "WEFT_EDGE_MAX_STREAMS: must", "WEFT_IDENTITY_HASH_THREADS: must"] {
+            assert!(all.contains(expected), "{expected} is not in {all}");
+        }
+        let mut environment = environment.clone();
+        environment.remove("WEFT_EDGE_MAX_STREAMS");
+        let edge = format!("{:?}", check(&environment, &[Service::Gateway]).unwrap_err());
+        for expected in
+            ["CORS_ORIGINS: `*`", "WEFT_DEFAULT_PRODUCT: there", "WEFT_EDGE_DESCRIPTORS: cannot read", "REDIS_URL: the"]
+        {
+            assert!(edge.contains(expected), "{expected} is not in {edge}");
+        }
     }
 
     #[test]

@@ -4,7 +4,6 @@ mod config;
 mod demo;
 mod exit;
 mod health;
-mod keys;
 mod migrate;
 mod secrets;
 mod serve;
@@ -27,7 +26,7 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<(), Failure> {
-    let environment = config::environment();
+    let environment = weft_runtime::config::environment();
     match cli.command {
         Command::Config { command: ConfigCommand::Check { services } } => config::check(&environment, &services),
         Command::Up(arguments) => serve::block_on(&environment, up::up(&environment, arguments)),

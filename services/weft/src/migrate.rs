@@ -8,7 +8,7 @@ use crate::serve::Job;
 pub async fn migrate(environment: &Environment, services: &[Service]) -> Result<(), Failure> {
     let services = if services.is_empty() { &Service::ALL } else { services };
     for service in services {
-        Job::read(environment, *service)?.migrate().await?;
+        Job::parse(environment, *service)?.migrate().await?;
     }
     Ok(())
 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use weft_core::Clock;
 use weft_product::Products;
-use weft_runtime::{Mesh, MeshConfig, Shutdown, telemetry};
+use weft_runtime::{Mesh, Shutdown, telemetry};
 
 use crate::cli::Service;
-use crate::config::{BinaryConfig, Environment, products, require};
+use crate::config::{BinaryConfig, Environment, mesh, products, require};
 use crate::exit::Failure;
 
 /// Runs a future on a runtime with the configured number of threads.
@@ -24,25 +24,23 @@ pub fn block_on(environment: &Environment, work: impl Future<Output = Result<(),
 
 /// Runs one service as the environment says.
 pub async fn serve(environment: &Environment, service: Service) -> Result<(), Failure> {
-    let config: MeshConfig = require(environment)?;
+    let config = mesh(environment).map_err(Failure::config)?;
     let products = products(environment)?;
     let address = config.weft_listen.clone().unwrap_or_else(|| service.default_listen().to_owned());
     // Before a port is bound, so that a mistake never looks like a running service.
-    let job = Job::read(environment, service)?;
+    let job = Job::read(environment, service, &products)?;
     let _telemetry = telemetry::init(service.name(), &config).map_err(Failure::config)?;
     let shutdown = Shutdown::new();
     shutdown.on_signals();
-    let listener = bind(&address).await?;
+    let listener = bind(&address, "WEFT_LISTEN").await?;
     tracing::info!(service = service.name(), %address, version = env!("CARGO_PKG_VERSION"), "starting");
     job.run(Mesh::new(service.name(), config, Clock::System, shutdown), products, listener).await
 }
 
-/// Takes a port, or says who cannot have it.
-pub async fn bind(address: &str) -> Result<TcpListener, Failure> {
+/// Takes a port, or says why it cannot be had and with which setting to choose another.
+pub async fn bind(address: &str, setting: &str) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|error| {
-        Failure::cannot_create(format!(
-            "cannot listen on {address}: {error}; choose another address with --listen or WEFT_LISTEN"
-        ))
+        Failure::cannot_create(format!("cannot listen on {address}: {error}; choose another address with {setting}"))
     })
 }
 
@@ -59,8 +57,19 @@ pub enum Job {
 }
 
 impl Job {
-    /// Reads the service's own part of the environment.
-    pub fn read(environment: &Environment, service: Service) -> Result<Job, Failure> {
+    /// Reads the service's own part of the environment and finds every mistake in it that needs no other server.
+    pub fn read(environment: &Environment, service: Service, products: &Products) -> Result<Job, Failure> {
+        let job = Job::parse(environment, service)?;
+        match &job {
+            Job::Identity(_) | Job::Billing(_) => {}
+            Job::Orchestrator(config) => config.check().map_err(Failure::config)?,
+            Job::Gateway(config) => config.check(products).map_err(Failure::config)?,
+        }
+        Ok(job)
+    }
+
+    /// Reads the service's own part of the environment, value by value: enough for its database.
+    pub fn parse(environment: &Environment, service: Service) -> Result<Job, Failure> {
         Ok(match service {
             Service::Identity => Job::Identity(require(environment)?),
             Service::Billing => Job::Billing(require(environment)?),

@@ -27,23 +27,30 @@ pub async fn up(environment: &Environment, arguments: UpArguments) -> Result<(),
     let begun = Instant::now();
     let folder = Folder::open(&arguments.data_dir)?;
     let products = products(environment)?;
-    let edge = bind(&arguments.listen).await?;
-    let listening = edge.local_addr().map_err(Failure::cannot_create)?;
-
     let mut filled = fill(environment, &folder)?;
-    let mut parts = vec![(Service::Gateway, edge)];
-    for service in [Service::Billing, Service::Identity, Service::Orchestrator] {
-        let listener = bind("127.0.0.1:0").await?;
+    // Before a port is bound, so that a mistake never looks like a running mesh.
+    let read = |service| Job::read(&folder.with_database(&filled, service), service, &products);
+    let gateway = read(Service::Gateway)?;
+    let inner = [Service::Billing, Service::Identity, Service::Orchestrator];
+    let inner = inner.map(|service| read(service).map(|job| (service, job)));
+    let inner = inner.into_iter().collect::<Result<Vec<_>, Failure>>()?;
+    require::<MeshConfig>(&filled)?;
+
+    let edge = bind(&arguments.listen, "--listen").await?;
+    let listening = edge.local_addr().map_err(Failure::cannot_create)?;
+    let mut parts = vec![(Service::Gateway, gateway, edge)];
+    for (service, job) in inner {
+        let listener = bind("127.0.0.1:0", "--listen").await?;
         let address = listener.local_addr().map_err(Failure::cannot_create)?;
         filled.insert(format!("WEFT_{}_URL", service.name().to_uppercase()), format!("http://{address}"));
-        parts.push((service, listener));
+        parts.push((service, job, listener));
     }
     let config: MeshConfig = require(&filled)?;
     let _telemetry = telemetry::init("weft", &config).map_err(Failure::config)?;
     let shutdown = Shutdown::new();
     shutdown.on_signals();
 
-    let mut running = start(&filled, &folder, &config, &products, parts, &shutdown).await?;
+    let mut running = start(&config, &products, parts, &shutdown).await?;
     let announce = announce(&filled, &folder, listening, begun, &products);
     tokio::select! {
         ended = running.join_next() => return stop(ended, running, &shutdown).await,
@@ -56,16 +63,13 @@ pub async fn up(environment: &Environment, arguments: UpArguments) -> Result<(),
 
 /// Starts every part; each has its own mesh identity and all share one shutdown.
 async fn start(
-    environment: &Environment,
-    folder: &Folder,
     config: &MeshConfig,
     products: &Arc<Products>,
-    parts: Vec<(Service, TcpListener)>,
+    parts: Vec<(Service, Job, TcpListener)>,
     shutdown: &Shutdown,
 ) -> Result<JoinSet<Result<(), Failure>>, Failure> {
     let mut running = JoinSet::new();
-    for (service, listener) in parts {
-        let job = Job::read(&folder.with_database(environment, service), service)?;
+    for (service, job, listener) in parts {
         job.migrate().await?;
         let mesh = Mesh::new(service.name(), config.clone(), Clock::System, shutdown.clone());
         running.spawn(job.run(mesh, Arc::clone(products), listener));

@@ -83,7 +83,13 @@ async fn the_check_names_every_mistake_at_once() {
 
 #[tokio::test]
 async fn a_mesh_without_its_secrets_does_not_start() {
-    let (status, text) = weft(&["serve", "identity"], &[("WEFT_LISTEN", "127.0.0.1:0")]).await;
+    let (status, text) = weft(&["config", "check"], &[]).await;
     assert_eq!(status, 64, "{text}");
-    assert!(text.to_lowercase().contains("database_url") || text.to_lowercase().contains("secret"), "{text}");
+    for key in ["DATABASE_URL", "WEFT_IDENTITY_SECRET", "WEFT_SERVICE_SECRET"] {
+        assert!(text.contains(&format!("{key}: is not set")), "{key} is missing in: {text}");
+    }
+    for service in ["identity", "billing", "orchestrator", "gateway"] {
+        let (status, text) = weft(&["serve", service], &[("WEFT_LISTEN", "127.0.0.1:0")]).await;
+        assert_eq!((status, text.contains("WEFT_SERVICE_SECRET")), (64, true), "{service}: {text}");
+    }
 }

@@ -1,6 +1,7 @@
 //! Every RPC of the mesh, as everybody who should not call it.
 //!
-//! An RPC without a policy, without a row here or, where it is annotated, without a route fails the test.
+//! An RPC without a policy, without a row here or, where it is annotated, without a route fails the test. Two
+//! callers are missing because nothing makes them yet: somebody suspended, and a plan too low for a `feature`.
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -43,6 +44,7 @@ const ROWS: &[(&str, Who)] = &[
     ("/weft.identity.v1.AuthService/Register", Who::Public),
     ("/weft.identity.v1.KeyService/GetJwks", Who::Public),
     ("/weft.identity.v1.KeyService/ListRevocations", Who::Services(SERVICES)),
+    ("/weft.identity.v1.KeyService/ReportUse", Who::Services(SERVICES)),
     ("/weft.orchestrator.v1.ChatService/Chat", Who::User),
     ("/weft.orchestrator.v1.ChatService/StreamChat", Who::User),
 ];
@@ -73,6 +75,11 @@ fn code(outcome: &Result<(), Status>) -> Code {
 /// Whether a call got as far as the handler: whatever it answered, it was not turned away at the door.
 fn admitted(outcome: &Result<(), Status>) -> bool {
     !matches!(code(outcome), Code::Unauthenticated | Code::PermissionDenied | Code::Unimplemented | Code::Unavailable)
+}
+
+/// Refresh itself answers UNAUTHENTICATED: its handler was reached if it talks of the refresh token.
+fn is_about_the_refresh_token(outcome: &Result<(), Status>) -> bool {
+    outcome.as_ref().is_err_and(|status| status.message().starts_with("the refresh token"))
 }
 
 fn bearer(token: &str) -> (&'static str, String) {
@@ -142,8 +149,11 @@ async fn every_rpc_turns_away_whoever_may_not_call_it() {
                 "{path} {where_}: nobody {nobody:?}, expired {expired:?}, foreign {foreign:?}, user {as_user:?}"
             );
             match who {
+                // Whoever comes with a token that is worth nothing is nobody, and nobody is let in.
                 Who::Public => {
-                    assert!(code(&nobody) != Code::Unimplemented && code(&nobody) != Code::PermissionDenied, "{told}")
+                    for outcome in [&nobody, &expired, &foreign] {
+                        assert!(admitted(outcome) || is_about_the_refresh_token(outcome), "{told}");
+                    }
                 }
                 Who::User => {
                     assert_eq!(

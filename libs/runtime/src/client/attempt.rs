@@ -12,10 +12,10 @@ use tonic::transport::Channel;
 use tonic::{Code, Status, TimeoutExpired};
 use tower::{Service, ServiceExt};
 use tracing::Span;
-use weft_auth::{SERVICE_TOKEN_HEADER, ServiceKey};
+use weft_auth::{SERVICE_TOKEN_HEADER, ServiceKey, grpc_timeout};
 use weft_core::Reason;
 
-use crate::deadline::{GRPC_TIMEOUT, header_of, timeout_of};
+use crate::deadline::{GRPC_TIMEOUT, header_of};
 use crate::error::chain;
 use crate::methods::Method;
 use crate::telemetry;
@@ -31,7 +31,7 @@ pub(super) struct Deadline {
 impl Deadline {
     /// The request's own, else after `default`.
     pub fn of(headers: &HeaderMap, method: &Method, default: Duration) -> Deadline {
-        let own = timeout_of(headers);
+        let own = grpc_timeout(headers);
         let now = Instant::now();
         let at = now.checked_add(own.unwrap_or(default)).unwrap_or(now + default);
         Deadline { at, told: own.is_some() || !method.answers_stream }
@@ -51,7 +51,7 @@ impl Deadline {
 /// How one attempt is made.
 pub(super) struct Attempt {
     pub name: Arc<str>,
-    pub key: Option<ServiceKey>,
+    pub key: ServiceKey,
     pub channel: Channel,
 }
 
@@ -68,9 +68,7 @@ impl Attempt {
             headers.insert(GRPC_TIMEOUT, header_of(deadline.at.saturating_duration_since(Instant::now())));
         }
         telemetry::send_trace(span, headers);
-        if let Some(key) = &self.key {
-            headers.insert(HeaderName::from_static(SERVICE_TOKEN_HEADER), token(key, &self.name)?);
-        }
+        headers.insert(HeaderName::from_static(SERVICE_TOKEN_HEADER), token(&self.key, &self.name)?);
         let mut channel = self.channel.clone();
         let answer = async move { channel.ready().await?.call(request).await };
         match deadline.hold(answer).await {

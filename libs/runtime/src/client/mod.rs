@@ -8,7 +8,7 @@ mod measure;
 mod replay;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{Request, Response};
 use tonic::Status;
@@ -33,19 +33,21 @@ use replay::Replay;
 const RETRY_SHARE: f32 = 0.2;
 /// … but a few in a second are always allowed.
 const RETRIES_PER_S: u32 = 3;
+/// A failure that took this long is not tried again: the peer has gone mute, and the caller would wait twice.
+const RETRY_WITHIN: Duration = PING_CAP;
 /// How long a call counts for its part of a retry.
 const RETRY_WINDOW: Duration = Duration::from_secs(10);
-/// A connection that is silent for this long is asked whether it still lives …
-const PING_EVERY: Duration = Duration::from_secs(5);
-/// … and closed without an answer in this time. Longer than a busy peer may pause.
-const PING_CAP: Duration = Duration::from_secs(5);
+/// A connection with calls under way that is silent for this long is asked whether it still lives …
+const PING_EVERY: Duration = Duration::from_millis(400);
+/// … and closed without an answer in this time: a peer that has gone mute is UNAVAILABLE within a second.
+const PING_CAP: Duration = Duration::from_millis(500);
 
 /// Whom to call and as whom.
 pub(crate) struct Target {
     /// The other's name, for messages and as audience of the service token.
     pub name: Arc<str>,
-    /// What we prove ourselves with. None: to a stranger.
-    pub key: Option<ServiceKey>,
+    /// What we prove ourselves with.
+    pub key: ServiceKey,
     /// Where calls are counted.
     pub metrics: Arc<RpcMetrics>,
 }
@@ -55,14 +57,13 @@ pub(crate) fn connect(target: Target, url: &str, config: &MeshConfig) -> Result<
     let wrong = |source| RuntimeError::Url { name: target.name.to_string(), source };
     let connect_timeout = Duration::from_millis(config.weft_connect_timeout_ms);
     // Twice: once for TCP, see the connector, once for TLS.
-    let mut endpoint = Endpoint::from_shared(url.to_owned()).map_err(wrong)?.connect_timeout(connect_timeout * 2);
+    let mut endpoint = Endpoint::from_shared(url.to_owned())
+        .map_err(wrong)?
+        .connect_timeout(connect_timeout * 2)
+        .http2_keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_CAP);
     if endpoint.uri().scheme_str() == Some("https") {
         endpoint = endpoint.tls_config(ClientTlsConfig::new().with_native_roots()).map_err(wrong)?;
-    }
-    if target.key.is_some() {
-        // Only within the mesh: other servers may take pings for an attack.
-        endpoint =
-            endpoint.http2_keep_alive_interval(PING_EVERY).keep_alive_timeout(PING_CAP).keep_alive_while_idle(true);
     }
     let channel = endpoint.connect_with_connector_lazy(connector::connector(Arc::clone(&target.name), connect_timeout));
     let calls = Arc::new(Calls {
@@ -120,9 +121,11 @@ impl Calls {
             }
         };
         self.budget.deposit();
+        let begun = Instant::now();
         let first = Request::from_parts(parts.clone(), replay::full(body.clone()));
         let outcome = self.attempt.send(first, &deadline, span).await;
-        if !is_unavailable(&outcome) || deadline.is_over() || !self.budget.withdraw() {
+        let in_time = begun.elapsed() < RETRY_WITHIN && !deadline.is_over();
+        if !is_unavailable(&outcome) || !in_time || !self.budget.withdraw() {
             return outcome;
         }
         self.attempt.send(Request::from_parts(parts, replay::full(body)), &deadline, span).await

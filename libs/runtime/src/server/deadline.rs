@@ -7,9 +7,10 @@ use http::{HeaderValue, Request, Response};
 use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
 use tower::Service;
+use weft_auth::grpc_timeout;
 use weft_core::Reason;
 
-use crate::deadline::{GRPC_TIMEOUT, header_of, timeout_of};
+use crate::deadline::{GRPC_TIMEOUT, header_of};
 use crate::methods::methods;
 
 /// See the module.
@@ -40,7 +41,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<A>) -> Self::Future {
-        let asked = timeout_of(request.headers()).filter(|asked| *asked <= self.cap);
+        let asked = grpc_timeout(request.headers()).filter(|asked| *asked <= self.cap);
         // The handler, and whom it calls, know how long there is. Not for a stream: it may go on after our cap.
         if asked.is_none() && !methods().get(request.uri().path()).answers_stream {
             request.headers_mut().insert(GRPC_TIMEOUT, self.cap_header.clone());

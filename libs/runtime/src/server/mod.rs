@@ -25,7 +25,7 @@ use tonic::server::NamedService;
 use tonic::service::Routes;
 use tower::layer::layer_fn;
 use tower::{Service, ServiceBuilder};
-use weft_auth::{Guard, GuardLayer};
+use weft_auth::{Guard, GuardLayer, HEALTH_SERVICE, REFLECTION_SERVICES};
 
 use crate::rpc_metrics::{RpcMetrics, Side};
 use crate::{Mesh, RuntimeError};
@@ -41,10 +41,6 @@ const MAX_HEADER_BYTES: u32 = 16 * 1024;
 const SPARE_STREAMS: u32 = 1000;
 /// How long no connection is accepted after one could not be, for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// Services that every server has beside its own.
-const HEALTH: &str = "grpc.health.v1.Health";
-const REFLECTION: &str = "grpc.reflection.v1.ServerReflection";
 
 /// A gRPC server with health, reflection and everything that comes before a handler.
 pub struct Server {
@@ -161,7 +157,7 @@ pub fn with_reflection(routes: Routes, services: &[&str], others: &[&[u8]]) -> R
         for set in sets.iter().chain(others) {
             builder = builder.register_encoded_file_descriptor_set(set);
         }
-        for name in services.iter().chain(&[HEALTH, REFLECTION]) {
+        for name in services.iter().chain(&[HEALTH_SERVICE, REFLECTION_SERVICES[0]]) {
             builder = builder.with_service_name(*name);
         }
         builder

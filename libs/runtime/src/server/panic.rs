@@ -11,7 +11,7 @@ use pin_project_lite::pin_project;
 use tonic::Status;
 use tower::Service;
 
-use crate::error::internal_status;
+use weft_core::internal_status;
 
 /// See the module.
 #[derive(Clone)]

@@ -6,13 +6,11 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response};
 use pin_project_lite::pin_project;
 use tower::Service;
-use weft_auth::REQUEST_ID_HEADER;
+use weft_auth::{REQUEST_ID_HEADER, request_id};
 use weft_core::new_id;
 
 /// The header.
 pub(super) const HEADER: HeaderName = HeaderName::from_static(REQUEST_ID_HEADER);
-/// A longer id is not taken over, in bytes.
-const MAX_BYTES: usize = 128;
 
 /// See the module.
 #[derive(Clone)]
@@ -37,9 +35,10 @@ where
     }
 
     fn call(&mut self, mut request: Request<A>) -> Self::Future {
-        let id = match request.headers().get(HEADER) {
-            Some(id) if is_plain(id) => id.clone(),
-            _ => {
+        let given = request.headers().get(HEADER).filter(|_| request_id(request.headers()).is_some());
+        let id = match given.cloned() {
+            Some(id) => id,
+            None => {
                 let id = fresh();
                 request.headers_mut().insert(HEADER, id.clone());
                 id
@@ -47,12 +46,6 @@ where
         };
         Answer { inner: self.0.call(request), id: Some(id) }
     }
-}
-
-/// Letters, digits and what ids are usually put together with: nothing that means something in a log.
-fn is_plain(id: &HeaderValue) -> bool {
-    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(byte);
-    !id.is_empty() && id.len() <= MAX_BYTES && id.as_bytes().iter().all(is_plain)
 }
 
 fn fresh() -> HeaderValue {

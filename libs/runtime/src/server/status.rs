@@ -5,9 +5,7 @@
 //! goes to the log.
 use http::HeaderMap;
 use tonic::{Code, Status};
-use weft_core::Reason;
-
-use crate::error::internal_status;
+use weft_core::{Reason, internal_status};
 
 /// Beginnings of tonic's messages about a request that it cannot read.
 const UNREADABLE: [&str; 5] = [

@@ -1,5 +1,4 @@
 //! A database, an identity that tells its keys, and one or more billing servers on them.
-mod identity;
 mod node;
 
 use std::fs;
@@ -7,14 +6,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use secrecy::SecretString;
-use tempfile::TempDir;
 use weft_auth::{AUDIENCE, Claims, ISSUER, ServiceKey, Signer};
 use weft_billing::{Config, Error};
-use weft_core::Clock;
+use weft_core::{Clock, new_id};
 use weft_db::{Db, DbOptions, sql};
 use weft_product::Products;
 use weft_runtime::{Mesh, MeshConfig, Shutdown};
-use weft_testing::postgres;
+use weft_testing::{Database, FakeService};
 
 pub use node::{Headers, Node, reason};
 
@@ -23,25 +21,6 @@ const SERVICE_SECRET: &str = "the service secret of the billing tests";
 /// Some time in 2026.
 const NOW_MS: i64 = 1_790_000_000_123;
 
-/// Declares each test twice: on SQLite and on PostgreSQL.
-macro_rules! on_both_databases {
-    ($($test:ident)*) => {
-        mod sqlite {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $test() {
-                super::$test(&crate::harness::World::sqlite().await).await;
-            })*
-        }
-        mod postgres {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $test() {
-                super::$test(&crate::harness::World::postgres().await).await;
-            })*
-        }
-    };
-}
-pub(crate) use on_both_databases;
-
 /// What billing servers stand on.
 pub struct World {
     /// What each server is configured with.
@@ -49,28 +28,19 @@ pub struct World {
     /// The tables, as an administrator with an SQL prompt sees them.
     pub db: Db,
     signer: Signer,
-    identity_url: String,
-    _folder: Option<TempDir>,
+    identity: FakeService,
+    _database: Database,
 }
 
 impl World {
-    pub async fn sqlite() -> World {
-        let folder = tempfile::tempdir().unwrap();
-        let url = format!("sqlite://{}", folder.path().join("billing.db").display());
-        World { _folder: Some(folder), ..World::on(url).await }
-    }
-
-    pub async fn postgres() -> World {
-        World::on(postgres::shared().await.database().await).await
-    }
-
-    pub async fn on(url: String) -> World {
-        let config = Config::new(url.clone());
+    pub async fn on(database: Database) -> World {
+        let config = Config::new(database.url.clone());
         weft_billing::migrate(&config).await.unwrap();
-        let db = Db::connect(&DbOptions { url, schema: "billing", max_connections: 2 }).await.unwrap();
+        let db =
+            Db::connect(&DbOptions { url: database.url.clone(), schema: "billing", max_connections: 2 }).await.unwrap();
         let signer = Signer::from_seed("key".into(), &[7; 32]);
-        let identity_url = identity::start(signer.jwk()).await;
-        World { config, db, signer, identity_url, _folder: None }
+        let identity = FakeService::identity(signer.jwk());
+        World { config, db, signer, identity, _database: database }
     }
 
     /// A server with the built-in products.
@@ -122,6 +92,7 @@ impl World {
             sub: user_id.into(),
             prd: product.into(),
             sid: "session".into(),
+            jti: new_id(),
             email: String::new(),
             roles: roles.iter().map(|role| (*role).to_owned()).collect(),
             iat,
@@ -131,7 +102,7 @@ impl World {
 
     fn mesh(&self) -> Mesh {
         let config = MeshConfig {
-            weft_identity_url: self.identity_url.clone(),
+            weft_identity_url: self.identity.url(),
             weft_service_secret: Some(SERVICE_SECRET.into()),
             weft_drain_ms: 2_000,
             ..MeshConfig::default()

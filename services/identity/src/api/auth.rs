@@ -11,12 +11,10 @@ use weft_proto::identity::v1::{
 
 use super::{Identity, revoke};
 use crate::domain::session::EndReason;
-use crate::domain::token::AccessTimes;
 use crate::error::Error;
 use crate::store::account::{ProfileRow, account_profile};
 use crate::store::audit::{AuditEvent, AuditKind, audit_insert};
 use crate::store::session::session_end;
-use crate::store::token::token_mark_seen;
 
 /// The service behind `weft.identity.v1.AuthService`.
 pub struct AuthApi(pub Arc<Identity>);
@@ -88,16 +86,9 @@ impl Identity {
         Ok(())
     }
 
-    /// The account behind an access token: one read. Only the first sight of a token is written down, for
-    /// Refresh to know that the answer which carried it did arrive.
+    /// The account behind an access token: one read.
     async fn profile(&self, claims: &Claims) -> Result<ProfileRow, Error> {
-        let access = AccessTimes { issued: claims.iat, expires: claims.exp };
-        let row = account_profile(&self.db, &claims.prd, &claims.sid, &claims.sub, access).await?;
-        let row =
-            row.filter(|row| row.ended_at.is_none() && row.revoked_at.is_none()).ok_or(Error::InvalidAccessToken)?;
-        if let (Some(hash), None) = (&row.hash, row.access_seen_at) {
-            token_mark_seen(&self.db, &claims.prd, hash, self.clock.now_ms()).await?;
-        }
-        Ok(row)
+        let row = account_profile(&self.db, &claims.prd, &claims.sid, &claims.sub).await?;
+        row.filter(|row| row.ended_at.is_none()).ok_or(Error::InvalidAccessToken)
     }
 }

@@ -6,18 +6,27 @@ use tonic::{Request, Response, Status};
 use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
 use weft_auth::Signer;
+use weft_db::Tx;
 use weft_proto::Channel;
 use weft_proto::identity::v1::key_service_client::KeyServiceClient;
 use weft_proto::identity::v1::key_service_server::{KeyService, KeyServiceServer};
-use weft_proto::identity::v1::{GetJwksRequest, Jwks, ListRevocationsRequest, ListRevocationsResponse, Revocation};
+use weft_proto::identity::v1::{
+    GetJwksRequest, Jwks, ListRevocationsRequest, ListRevocationsResponse, ReportUseRequest, ReportUseResponse,
+    Revocation,
+};
 
 use super::Identity;
 use crate::error::Error;
 use crate::keys;
 use crate::store::revocation::{revocation_last, revocation_list};
+use crate::store::token::token_mark_seen;
 
-/// Most sessions of one page, and how many there are if the caller does not say.
+/// Most entries of one page, and how many there are if the caller does not say.
 const PAGE_MOST: i64 = 1000;
+/// Most uses of one report.
+const REPORT_MOST: usize = 1000;
+/// Longer than every token id, in bytes.
+const TOKEN_ID_MOST_BYTES: usize = 64;
 
 /// The service behind `weft.identity.v1.KeyService`.
 #[derive(Clone)]
@@ -45,9 +54,25 @@ impl KeyApi {
             return Err(Error::InvalidPageToken);
         }
         let next = rows.last().map_or(after, |row| row.position);
-        let revocations =
-            rows.into_iter().map(|row| Revocation { session_id: row.session_id, expires_at: row.expires_at });
+        let revocations = rows.into_iter().map(|row| Revocation { id: row.ended_id, expires_at: row.expires_at });
         Ok(ListRevocationsResponse { revocations: revocations.collect(), next_page_token: next.to_string() })
+    }
+
+    /// Writes down the first use of each access token, for Refresh to know that the answer which carried it arrived.
+    async fn mark_used(&self, request: ReportUseRequest) -> Result<(), Error> {
+        let mut ids = request.token_ids;
+        if ids.len() > REPORT_MOST {
+            return Err(Error::TooManyTokenIds);
+        }
+        ids.retain(|id| may_be_token_id(id));
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let ids = serde_json::Value::from(ids).to_string();
+        let now_ms = self.0.clock.now_ms();
+        let marked = async |tx: Tx| token_mark_seen(&tx, &ids, now_ms).await;
+        self.0.db.write("report use", marked).await?;
+        Ok(())
     }
 }
 
@@ -64,6 +89,16 @@ impl KeyService for KeyApi {
     ) -> Result<Response<ListRevocationsResponse>, Status> {
         Ok(Response::new(self.page(request.into_inner()).await?))
     }
+
+    async fn report_use(&self, request: Request<ReportUseRequest>) -> Result<Response<ReportUseResponse>, Status> {
+        self.mark_used(request.into_inner()).await?;
+        Ok(Response::new(ReportUseResponse {}))
+    }
+}
+
+/// Whether an id could be one of ours; what cannot needs no look-up, and is not text that every database takes.
+fn may_be_token_id(id: &str) -> bool {
+    (1..=TOKEN_ID_MOST_BYTES).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// The position in a page token. It is no secret and bound to nobody: only services of ours may ask, and each of

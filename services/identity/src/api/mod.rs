@@ -2,7 +2,7 @@
 pub mod auth;
 pub mod keys;
 mod refresh;
-mod sign_in;
+pub mod sign_in;
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use weft_proto::identity::v1::AuthTokens;
 
 use crate::domain::account::Account;
 use crate::domain::session::Session;
-use crate::domain::token::{AccessTimes, RefreshToken, SecretKeys};
+use crate::domain::token::{Access, RefreshToken, SecretKeys};
 use crate::error::Error;
 use crate::hashing::Hashing;
 use crate::store::revocation::revocation_insert;
@@ -35,11 +35,13 @@ pub struct Identity {
     pub hashing: Hashing,
     /// Where refreshes of one token wait for each other.
     pub turns: Turns,
+    /// Failed logins of one address after which the next is refused.
+    pub login_failures: u32,
     /// What is derived from the identity secret.
     pub secrets: SecretKeys,
     /// Signs access tokens.
     pub signer: Signer,
-    /// The ended sessions that our own guard refuses.
+    /// The ended sessions and withdrawn tokens that our own guard refuses.
     pub revocations: Revocations,
     /// Plans, from billing.
     pub entitlements: Entitlements,
@@ -49,7 +51,7 @@ pub struct Identity {
 struct Issued {
     hash: String,
     expires_at: i64,
-    access: AccessTimes,
+    access: Access,
     answer: AuthTokens,
 }
 
@@ -60,17 +62,10 @@ impl Identity {
         self.products.get(slug).map(Arc::as_ref).ok_or_else(|| Error::UnknownProduct(slug.to_owned()))
     }
 
-    /// Makes a pair; `previous` is the access token of the session that was issued last.
-    fn issue(
-        &self,
-        product: &Product,
-        account: &Account,
-        session: &Session,
-        previous: Option<AccessTimes>,
-        now_ms: i64,
-    ) -> Result<Issued, Error> {
+    /// Makes a pair.
+    fn issue(&self, product: &Product, account: &Account, session: &Session, now_ms: i64) -> Result<Issued, Error> {
         let refresh = RefreshToken::generate()?;
-        let access = AccessTimes::next(now_ms, product.identity.access_ttl_s, session, previous);
+        let access = Access::new(now_ms, product.identity.access_ttl_s, session);
         let answer = AuthTokens {
             access_token: self.signer.mint(&access.claims(account, session)),
             refresh_token: refresh.text().to_owned(),
@@ -90,7 +85,7 @@ impl Issued {
             session_id: &session.id,
             issued_at: now_ms,
             expires_at: self.expires_at,
-            access: self.access,
+            access: &self.access,
         };
         token_insert(tx, &token).await
     }

@@ -1,7 +1,9 @@
 //! Register and Login.
+use std::time::Duration;
+
 use weft_auth::Caller;
 use weft_core::new_id;
-use weft_db::Tx;
+use weft_db::{On, Tx};
 use weft_product::{CredentialKind, Product};
 use weft_proto::identity::v1::{AuthTokens, LoginRequest, RegisterRequest};
 
@@ -12,7 +14,11 @@ use crate::domain::session::Session;
 use crate::error::Error;
 use crate::store::account::{account_by_email, account_insert};
 use crate::store::audit::{AuditEvent, AuditKind, audit_insert};
+use crate::store::failure::{failure_find, failure_insert};
 use crate::store::session::session_insert;
+
+/// How long a failed login counts, in ms.
+pub const FAILURES_WITHIN_MS: i64 = 10 * 60 * 1000;
 
 impl Identity {
     /// Creates an account and its first session.
@@ -54,6 +60,8 @@ impl Identity {
             return Err(Error::Missing("password"));
         }
         let place = self.hashing.place()?;
+        let address = self.secrets.address_hash(&request.email);
+        self.check_failures(&self.db, product, &address).await?;
         let found = match Email::parse(&request.email) {
             Ok(email) => account_by_email(&self.db, &product.slug, &email).await?,
             Err(_) => None,
@@ -65,7 +73,13 @@ impl Identity {
             Some(row) if right => {
                 let account =
                     Account { product: product.slug.clone(), id: row.id, email: row.email, created_at: row.created_at };
-                self.db.write("login", async |tx: Tx| self.begin_session(&tx, product, &account, now_ms).await).await
+                self.db
+                    .write("login", async |tx: Tx| {
+                        // Again: of many guesses at once, those that are hashed after the limit learn nothing.
+                        self.check_failures(&tx, product, &address).await?;
+                        self.begin_session(&tx, product, &account, now_ms).await
+                    })
+                    .await
             }
             found => {
                 let event = AuditEvent {
@@ -76,8 +90,22 @@ impl Identity {
                     request_id: &caller.request_id,
                     at: now_ms,
                 };
+                failure_insert(&self.db, &product.slug, &address, now_ms).await?;
                 audit_insert(&self.db, &event).await?;
                 Err(Error::InvalidCredentials)
+            }
+        }
+    }
+
+    /// Refuses an address of which too many logins failed. Whether anybody has it makes no difference, nor whether the
+    /// password is right: it is a limit, and ends by itself.
+    async fn check_failures(&self, on: &impl On, product: &Product, address: &str) -> Result<(), Error> {
+        let now_ms = self.clock.now_ms();
+        match failure_find(on, &product.slug, address, now_ms - FAILURES_WITHIN_MS, self.login_failures).await? {
+            None => Ok(()),
+            Some(at) => {
+                let left_ms = at + FAILURES_WITHIN_MS - now_ms;
+                Err(Error::TooManyFailures(Duration::from_millis(left_ms.max(1).unsigned_abs())))
             }
         }
     }
@@ -105,7 +133,7 @@ impl Identity {
             ended_at: None,
         };
         session_insert(tx, &session).await?;
-        let issued = self.issue(product, account, &session, None, now_ms)?;
+        let issued = self.issue(product, account, &session, now_ms)?;
         issued.insert(tx, &session, now_ms).await?;
         Ok(issued.answer)
     }

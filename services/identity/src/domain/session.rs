@@ -2,7 +2,6 @@
 //!
 //! A session begins with a login and is the *family* of every token pair that refreshing gave since. Each
 //! pair but the newest has been exchanged for its successor, so at any time one refresh token is usable.
-use crate::domain::token::AccessTimes;
 
 /// How long an exchanged token still gives its successor again, in ms: parallel tabs and lost answers.
 pub const GRACE_MS: i64 = 10_000;
@@ -55,24 +54,26 @@ impl EndReason {
 pub struct Presented {
     /// When it expires by itself, in ms since 1970.
     pub expires_at: i64,
-    /// The times of the access token of its pair.
-    pub access: AccessTimes,
     /// When it was exchanged, in ms since 1970.
     pub consumed_at: Option<i64>,
     /// Whether it was withdrawn because its answer seemed lost.
     pub revoked: bool,
+    /// Whether the pair that it was exchanged for is still kept, to be given again.
+    pub sealed: bool,
     /// What it was exchanged for.
     pub successor: Option<Successor>,
 }
 
 /// The pair that a consumed token was exchanged for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Successor {
     /// The keyed hash of its refresh token.
     pub hash: String,
-    /// The times of its access token.
-    pub access: AccessTimes,
-    /// Whether its refresh token was exchanged, or its access token seen: then its answer did arrive.
+    /// The claim `jti` of its access token.
+    pub access_id: String,
+    /// When its access token expires, in s since 1970.
+    pub access_exp: i64,
+    /// Whether its refresh token was exchanged, or its access token used: then its answer did arrive.
     pub used: bool,
 }
 
@@ -85,11 +86,14 @@ pub enum Verdict {
     Rotate,
     /// Exchanged a moment ago: the same successor again.
     Repeat,
-    /// Exchanged, but the answer was lost: withdraw the pair with this hash, give a new one.
+    /// Exchanged, but the answer was lost: withdraw this pair, give a new one.
     Reissue {
-        /// The keyed hash of the refresh token to withdraw.
-        lost: String,
+        /// What to withdraw.
+        lost: Successor,
     },
+    /// Exchanged a moment ago, but what for is not kept any more, because clocks differ, and is in use: nothing to
+    /// give, and nobody to blame.
+    Gone,
     /// Two parties hold it: the session ends.
     Replay,
 }
@@ -108,11 +112,13 @@ pub fn judge(session: &Session, presented: &Presented, now_ms: i64) -> Verdict {
     let Some(consumed_at) = presented.consumed_at else {
         return Verdict::Rotate;
     };
-    if now_ms - consumed_at <= GRACE_MS {
+    let recent = now_ms - consumed_at <= GRACE_MS;
+    if recent && presented.sealed {
         return Verdict::Repeat;
     }
     match &presented.successor {
-        Some(successor) if !successor.used => Verdict::Reissue { lost: successor.hash.clone() },
+        Some(successor) if !successor.used => Verdict::Reissue { lost: successor.clone() },
+        _ if recent => Verdict::Gone,
         _ => Verdict::Replay,
     }
 }
@@ -120,8 +126,6 @@ pub fn judge(session: &Session, presented: &Presented, now_ms: i64) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const TIMES: AccessTimes = AccessTimes { issued: 0, expires: 600 };
 
     fn session() -> Session {
         Session {
@@ -135,12 +139,15 @@ mod tests {
     }
 
     fn fresh() -> Presented {
-        Presented { expires_at: 50_000, access: TIMES, consumed_at: None, revoked: false, successor: None }
+        Presented { expires_at: 50_000, consumed_at: None, revoked: false, sealed: false, successor: None }
     }
 
     fn consumed(used: bool) -> Presented {
-        let successor = Successor { hash: "next".into(), access: TIMES, used };
-        Presented { consumed_at: Some(1_000), successor: Some(successor), ..fresh() }
+        Presented { consumed_at: Some(1_000), sealed: true, successor: Some(successor(used)), ..fresh() }
+    }
+
+    fn successor(used: bool) -> Successor {
+        Successor { hash: "next".into(), access_id: "access".into(), access_exp: 600, used }
     }
 
     #[test]
@@ -157,8 +164,16 @@ mod tests {
 
     #[test]
     fn later_it_matters_whether_the_successor_was_ever_used() {
-        assert_eq!(judge(&session(), &consumed(false), 11_001), Verdict::Reissue { lost: "next".into() });
+        assert_eq!(judge(&session(), &consumed(false), 11_001), Verdict::Reissue { lost: successor(false) });
         assert_eq!(judge(&session(), &consumed(true), 11_001), Verdict::Replay);
+    }
+
+    #[test]
+    fn who_repeats_in_time_is_no_thief_though_the_pair_was_forgotten_by_a_clock_that_is_ahead() {
+        let forgotten = |used| Presented { sealed: false, ..consumed(used) };
+        assert_eq!(judge(&session(), &forgotten(false), 11_000), Verdict::Reissue { lost: successor(false) });
+        assert_eq!(judge(&session(), &forgotten(true), 11_000), Verdict::Gone);
+        assert_eq!(judge(&session(), &forgotten(true), 11_001), Verdict::Replay);
     }
 
     #[test]

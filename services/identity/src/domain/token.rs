@@ -11,6 +11,7 @@ use hmac::{Hmac, KeyInit as _, Mac};
 use secrecy::{ExposeSecret, SecretBox, SecretString};
 use sha2::Sha256;
 use weft_auth::{AUDIENCE, Claims, ISSUER};
+use weft_core::new_id;
 
 use crate::domain::account::Account;
 use crate::domain::session::Session;
@@ -25,6 +26,7 @@ pub struct SecretKeys {
     /// Names the secret in stored hashes, so that a later one can be told apart.
     id: String,
     refresh: SecretBox<[u8; 32]>,
+    address: SecretBox<[u8; 32]>,
     signing: SecretBox<[u8; 32]>,
 }
 
@@ -35,6 +37,7 @@ impl SecretKeys {
         SecretKeys {
             id: URL_SAFE_NO_PAD.encode(&derived("weft identity v1: key id")[..6]),
             refresh: SecretBox::new(Box::new(derived("weft identity v1: refresh tokens"))),
+            address: SecretBox::new(Box::new(derived("weft identity v1: addresses that were tried"))),
             signing: SecretBox::new(Box::new(derived("weft identity v1: signing keys"))),
         }
     }
@@ -43,6 +46,11 @@ impl SecretKeys {
     pub fn refresh_hash(&self, token: &RefreshToken) -> String {
         let hash = mac(self.refresh.expose_secret(), token.0.expose_secret().as_bytes());
         format!("{}.{}", self.id, URL_SAFE_NO_PAD.encode(hash))
+    }
+
+    /// How failed logins of an address are found: what people type there may be their password.
+    pub fn address_hash(&self, email: &str) -> String {
+        URL_SAFE_NO_PAD.encode(mac(self.address.expose_secret(), email.to_lowercase().as_bytes()))
     }
 
     /// A signing seed as it is stored; bound to its key id.
@@ -92,37 +100,34 @@ impl RefreshToken {
     }
 }
 
-/// When an access token was issued and when it expires, in s since 1970. Within its session this names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AccessTimes {
-    /// `iat`.
+/// What makes an access token one of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// The claim `jti`, which no other token has.
+    pub id: String,
+    /// `iat`, in s since 1970.
     pub issued: i64,
-    /// `exp`.
+    /// `exp`, in s since 1970.
     pub expires: i64,
 }
 
-impl AccessTimes {
-    /// For a token issued now. It lives for `ttl_s`, but not longer than its session. One that follows
-    /// `previous` within the same second expires a second before it: two access tokens of a session are never
-    /// the same, or the use of one would look like the use of the other.
-    pub fn next(now_ms: i64, ttl_s: i64, session: &Session, previous: Option<AccessTimes>) -> AccessTimes {
+impl Access {
+    /// For a token issued now. It lives for `ttl_s`, but not longer than its session.
+    pub fn new(now_ms: i64, ttl_s: i64, session: &Session) -> Access {
         let issued = now_ms.div_euclid(1000);
-        let latest = (issued + ttl_s).min(session.expires_at.div_euclid(1000));
-        let expires = match previous {
-            Some(previous) if previous.issued == issued => latest.min(previous.expires - 1),
-            _ => latest,
-        };
-        AccessTimes { issued, expires }
+        let expires = (issued + ttl_s).min(session.expires_at.div_euclid(1000));
+        Access { id: new_id(), issued, expires }
     }
 
     /// The claims of an access token of `account` in `session`.
-    pub fn claims(self, account: &Account, session: &Session) -> Claims {
+    pub fn claims(&self, account: &Account, session: &Session) -> Claims {
         Claims {
             iss: ISSUER.to_owned(),
             aud: AUDIENCE.to_owned(),
             sub: account.id.clone(),
             prd: account.product.clone(),
             sid: session.id.clone(),
+            jti: self.id.clone(),
             email: account.email.clone(),
             roles: Vec::new(),
             iat: self.issued,
@@ -202,17 +207,13 @@ mod tests {
     }
 
     #[test]
-    fn two_access_tokens_of_a_session_never_have_the_same_times() {
+    fn two_access_tokens_of_the_same_moment_have_different_ids() {
         let session = session(i64::MAX);
-        let first = AccessTimes::next(5_000, 600, &session, None);
-        let second = AccessTimes::next(5_999, 600, &session, Some(first));
-        let third = AccessTimes::next(5_999, 600, &session, Some(second));
-        let later = AccessTimes::next(6_000, 600, &session, Some(third));
-        assert_eq!((first.expires, second.expires, third.expires, later.expires), (605, 604, 603, 606));
+        assert_ne!(Access::new(5_000, 600, &session).id, Access::new(5_000, 600, &session).id);
     }
 
     #[test]
     fn an_access_token_does_not_outlive_its_session() {
-        assert_eq!(AccessTimes::next(5_000, 600, &session(9_999), None).expires, 9);
+        assert_eq!(Access::new(5_000, 600, &session(9_999)).expires, 9);
     }
 }

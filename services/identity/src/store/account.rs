@@ -2,7 +2,6 @@
 use weft_db::{Db, DbError, Tx, record, sql};
 
 use crate::domain::account::{Account, Email};
-use crate::domain::token::AccessTimes;
 
 record! {
     /// An account with what proves that somebody owns it.
@@ -27,12 +26,6 @@ record! {
         pub created_at: i64,
         /// When the session of the token was ended.
         pub ended_at: Option<i64>,
-        /// The refresh token that came with the access token, as a keyed hash; none if it was pruned.
-        pub hash: Option<String>,
-        /// When the access token was first seen here.
-        pub access_seen_at: Option<i64>,
-        /// When the pair was withdrawn.
-        pub revoked_at: Option<i64>,
     }
 }
 
@@ -60,25 +53,19 @@ pub async fn account_by_email(db: &Db, product: &str, email: &Email) -> Result<O
         .await
 }
 
-/// The account behind an access token, with its session and pair: three index look-ups in one statement.
+/// The account behind an access token, with its session: two index look-ups in one statement.
 pub async fn account_profile(
     db: &Db,
     product: &str,
     session_id: &str,
     account_id: &str,
-    access: AccessTimes,
 ) -> Result<Option<ProfileRow>, DbError> {
-    sql("SELECT a.email, a.created_at, s.ended_at, t.hash, t.access_seen_at, t.revoked_at \
-         FROM sessions s \
+    sql("SELECT a.email, a.created_at, s.ended_at FROM sessions s \
          JOIN accounts a ON a.product = s.product AND a.id = s.account_id \
-         LEFT JOIN refresh_tokens t ON t.product = s.product AND t.session_id = s.id \
-             AND t.access_iat = $4 AND t.access_exp = $5 \
          WHERE s.product = $1 AND s.id = $2 AND s.account_id = $3")
     .bind(product)
     .bind(session_id)
     .bind(account_id)
-    .bind(access.issued)
-    .bind(access.expires)
     .opt(db)
     .await
 }

@@ -1,6 +1,7 @@
 //! All SQL. Nothing here decides.
 pub mod account;
 pub mod audit;
+pub mod failure;
 pub mod key;
 pub mod revocation;
 pub mod session;

@@ -4,7 +4,7 @@ use weft_db::{Db, DbError, On, Tx, record, sql};
 
 use crate::domain::account::Account;
 use crate::domain::session::{Presented, Session, Successor};
-use crate::domain::token::AccessTimes;
+use crate::domain::token::Access;
 use crate::store::PRUNE_ROWS;
 
 /// A pair to store.
@@ -19,8 +19,8 @@ pub struct NewToken<'a> {
     pub issued_at: i64,
     /// When the refresh token expires, in ms since 1970.
     pub expires_at: i64,
-    /// The times of the access token.
-    pub access: AccessTimes,
+    /// The access token.
+    pub access: &'a Access,
 }
 
 /// What a consumed token was exchanged for.
@@ -55,13 +55,11 @@ record! {
         session_expires_at: i64,
         ended_at: Option<i64>,
         expires_at: i64,
-        access_iat: i64,
-        access_exp: i64,
         consumed_at: Option<i64>,
         revoked_at: Option<i64>,
         sealed: Option<Vec<u8>>,
         next_hash: Option<String>,
-        next_iat: Option<i64>,
+        next_access_id: Option<String>,
         next_exp: Option<i64>,
         next_seen_at: Option<i64>,
         next_consumed_at: Option<i64>,
@@ -70,14 +68,14 @@ record! {
 
 /// Adds a pair.
 pub async fn token_insert(tx: &Tx, token: &NewToken<'_>) -> Result<(), DbError> {
-    sql("INSERT INTO refresh_tokens (product, hash, session_id, issued_at, expires_at, access_iat, access_exp) \
+    sql("INSERT INTO refresh_tokens (product, hash, session_id, issued_at, expires_at, access_id, access_exp) \
          VALUES ($1, $2, $3, $4, $5, $6, $7)")
     .bind(token.product)
     .bind(token.hash)
     .bind(token.session_id)
     .bind(token.issued_at)
     .bind(token.expires_at)
-    .bind(token.access.issued)
+    .bind(&token.access.id)
     .bind(token.access.expires)
     .run(tx)
     .await
@@ -88,8 +86,8 @@ pub async fn token_insert(tx: &Tx, token: &NewToken<'_>) -> Result<(), DbError> 
 pub async fn token_find(on: &impl On, product: &str, hash: &str) -> Result<Option<Found>, DbError> {
     let row: Option<FoundRow> = sql("SELECT a.id AS account_id, a.email, a.created_at AS account_created_at, \
          s.id AS session_id, s.created_at AS session_created_at, s.expires_at AS session_expires_at, s.ended_at, \
-         t.expires_at, t.access_iat, t.access_exp, t.consumed_at, t.revoked_at, t.sealed, \
-         n.hash AS next_hash, n.access_iat AS next_iat, n.access_exp AS next_exp, \
+         t.expires_at, t.consumed_at, t.revoked_at, t.sealed, \
+         n.hash AS next_hash, n.access_id AS next_access_id, n.access_exp AS next_exp, \
          n.access_seen_at AS next_seen_at, n.consumed_at AS next_consumed_at \
          FROM refresh_tokens t \
          JOIN sessions s ON s.product = t.product AND s.id = t.session_id \
@@ -106,10 +104,8 @@ pub async fn token_find(on: &impl On, product: &str, hash: &str) -> Result<Optio
 impl FoundRow {
     fn found(self, product: &str) -> Found {
         let used = self.next_seen_at.is_some() || self.next_consumed_at.is_some();
-        let successor = match (self.next_hash, self.next_iat, self.next_exp) {
-            (Some(hash), Some(issued), Some(expires)) => {
-                Some(Successor { hash, access: AccessTimes { issued, expires }, used })
-            }
+        let successor = match (self.next_hash, self.next_access_id, self.next_exp) {
+            (Some(hash), Some(access_id), Some(access_exp)) => Some(Successor { hash, access_id, access_exp, used }),
             _ => None,
         };
         Found {
@@ -129,9 +125,9 @@ impl FoundRow {
             },
             presented: Presented {
                 expires_at: self.expires_at,
-                access: AccessTimes { issued: self.access_iat, expires: self.access_exp },
                 consumed_at: self.consumed_at,
                 revoked: self.revoked_at.is_some(),
+                sealed: self.sealed.is_some(),
                 successor,
             },
             sealed: self.sealed,
@@ -189,24 +185,33 @@ pub async fn token_exchange_again(
     Ok(rows == 1)
 }
 
-/// Notes that the access token of a pair was seen for the first time.
-pub async fn token_mark_seen(db: &Db, product: &str, hash: &str, now_ms: i64) -> Result<bool, DbError> {
-    let rows = sql("UPDATE refresh_tokens SET access_seen_at = $3 \
-         WHERE product = $1 AND hash = $2 AND access_seen_at IS NULL AND revoked_at IS NULL")
-    .bind(product)
-    .bind(hash)
+/// Notes that these access tokens were used, where it is not known yet: one statement. `access_ids` is a JSON array of
+/// text; ids of no pair, and of a withdrawn one, are ignored.
+pub async fn token_mark_seen(tx: &Tx, access_ids: &str, now_ms: i64) -> Result<u64, DbError> {
+    sql("UPDATE refresh_tokens SET access_seen_at = $1 WHERE access_seen_at IS NULL AND revoked_at IS NULL \
+         AND access_id IN (SELECT value FROM json_each($2))")
+    // In one order, so that two reports of the same tokens wait for each other and not crosswise.
+    .on_postgres(
+        "UPDATE refresh_tokens SET access_seen_at = $1 WHERE access_seen_at IS NULL AND revoked_at IS NULL \
+         AND access_id IN (SELECT access_id FROM refresh_tokens WHERE access_seen_at IS NULL AND revoked_at IS NULL \
+             AND access_id = ANY(ARRAY(SELECT jsonb_array_elements_text($2::jsonb))) ORDER BY access_id FOR UPDATE)",
+    )
     .bind(now_ms)
-    .run(db)
-    .await?;
-    Ok(rows == 1)
+    .bind(access_ids)
+    .run(tx)
+    .await
 }
 
 /// Forgets successor pairs that were sealed at or before `before_ms`.
 pub async fn token_forget_sealed(db: &Db, before_ms: i64) -> Result<u64, DbError> {
-    sql("UPDATE refresh_tokens SET sealed = NULL WHERE sealed IS NOT NULL AND consumed_at <= $1")
-        .bind(before_ms)
-        .run(db)
-        .await
+    // The time is asked twice: a pair that is sealed again meanwhile is kept.
+    sql("UPDATE refresh_tokens SET sealed = NULL WHERE consumed_at <= $1 AND (product, hash) IN \
+         (SELECT product, hash FROM refresh_tokens WHERE sealed IS NOT NULL AND consumed_at <= $1 \
+          ORDER BY consumed_at LIMIT $2)")
+    .bind(before_ms)
+    .bind(PRUNE_ROWS as i64)
+    .run(db)
+    .await
 }
 
 /// Deletes tokens that expired by themselves: presented again they are unknown, which gets the same answer.

@@ -1,5 +1,4 @@
 //! A database, a billing that answers, and one or more identity servers on them.
-mod billing;
 mod node;
 
 use std::fs;
@@ -8,17 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::SecretString;
-use tempfile::TempDir;
 use weft_auth::ServiceKey;
 use weft_core::Clock;
 use weft_db::{Db, DbOptions, FromRow, sql};
 use weft_identity::Config;
 use weft_product::{Product, Products};
+use weft_proto::billing::v1::Entitlements;
 use weft_runtime::{Mesh, MeshConfig, Shutdown};
-use weft_testing::postgres;
+use weft_testing::{Database, FakeService, eventually};
 
-pub use billing::{Billing, PLAN};
-pub use node::{Node, Session, claim, reason, with};
+pub use node::{Node, Session, claim, reason, token_id, with};
 
 /// The product that most tests sign in to.
 pub const PRODUCT: &str = "adiuva";
@@ -26,6 +24,8 @@ pub const PRODUCT: &str = "adiuva";
 pub const OTHER_PRODUCT: &str = "async-coder";
 /// One without.
 pub const NO_PASSWORDS: &str = "cofounder";
+/// The plan that everybody is on.
+pub const PLAN: &str = "the-plan";
 /// A password that is right.
 pub const PASSWORD: &str = "correct horse battery";
 /// What services of these tests prove themselves with.
@@ -34,25 +34,6 @@ const IDENTITY_SECRET: &str = "the identity secret of the identity tests";
 /// Some time in 2026, and no whole second.
 const NOW_MS: i64 = 1_790_000_000_123;
 
-/// Declares each test twice: on SQLite and on PostgreSQL.
-macro_rules! on_both_databases {
-    ($($test:ident)*) => {
-        mod sqlite {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $test() {
-                super::$test(&crate::harness::World::sqlite().await).await;
-            })*
-        }
-        mod postgres {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $test() {
-                super::$test(&crate::harness::World::postgres().await).await;
-            })*
-        }
-    };
-}
-pub(crate) use on_both_databases;
-
 /// What identity servers stand on.
 pub struct World {
     /// Where the servers' time comes from.
@@ -60,27 +41,18 @@ pub struct World {
     /// What each server is configured with.
     pub config: Config,
     /// Who tells plans.
-    pub billing: Billing,
+    pub billing: FakeService,
     products: Arc<Products>,
-    folder: Option<TempDir>,
+    database: Database,
 }
 
 impl World {
-    pub async fn sqlite() -> World {
-        let folder = tempfile::tempdir().unwrap();
-        let url = format!("sqlite://{}", folder.path().join("identity.db").display());
-        World { folder: Some(folder), ..World::on(url).await }
-    }
-
-    pub async fn postgres() -> World {
-        World::on(postgres::shared().await.database().await).await
-    }
-
-    async fn on(url: String) -> World {
-        let config = Config::new(url, IDENTITY_SECRET);
+    pub async fn on(database: Database) -> World {
+        let config = Config::new(database.url.clone(), IDENTITY_SECRET);
         weft_identity::migrate(&config).await.unwrap();
         let products = Arc::new(Products::builtin());
-        World { clock: Clock::manual(NOW_MS), config, billing: Billing::start(), products, folder: None }
+        let billing = FakeService::billing(|_| Entitlements { plan: PLAN.to_owned(), ..Entitlements::default() });
+        World { clock: Clock::manual(NOW_MS), config, billing, products, database }
     }
 
     /// The product's manifest.
@@ -114,6 +86,29 @@ impl World {
         ServiceKey::new(&SecretString::from(SERVICE_SECRET), name)
     }
 
+    /// Another service of the mesh, with its own guard; it knows identity by what `node` tells it. It ends when its
+    /// shutdown is triggered.
+    pub fn neighbour(&self, node: &Node) -> Mesh {
+        let config = MeshConfig { weft_identity_url: node.url.clone(), ..self.mesh_config() };
+        Mesh::new("orchestrator", config, self.clock.clone(), Shutdown::new())
+    }
+
+    /// Waits until the use of an access token is known.
+    pub async fn is_used(&self, tokens: &Session) {
+        let id = token_id(tokens);
+        eventually("the use to be known", Duration::from_secs(2), async || {
+            let used: Vec<String> =
+                self.column("SELECT access_id FROM refresh_tokens WHERE access_seen_at IS NOT NULL").await;
+            used.contains(&id)
+        })
+        .await;
+    }
+
+    /// Forgets every pair that could be given again.
+    pub async fn forget_sealed(&self) {
+        sql("UPDATE refresh_tokens SET sealed = NULL").run(&self.db().await).await.unwrap();
+    }
+
     /// One column of the database, as it stands.
     pub async fn column<T: FromRow>(&self, text: &'static str) -> Vec<T> {
         sql(text).all(&self.db().await).await.unwrap()
@@ -126,23 +121,26 @@ impl World {
 
     /// The files of an SQLite database.
     pub fn files(&self) -> Vec<PathBuf> {
-        let folder = self.folder.as_ref().expect("an SQLite database").path();
+        let folder = self.database.folder.as_ref().expect("an SQLite database").path();
         fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
     }
 
     async fn db(&self) -> Db {
-        Db::connect(&DbOptions { url: self.config.database_url.clone(), schema: "identity", max_connections: 1 })
+        Db::connect(&DbOptions { url: self.database.url.clone(), schema: "identity", max_connections: 1 })
             .await
             .unwrap()
     }
 
     fn mesh(&self) -> Mesh {
-        let config = MeshConfig {
+        Mesh::new("identity", self.mesh_config(), self.clock.clone(), Shutdown::new())
+    }
+
+    fn mesh_config(&self) -> MeshConfig {
+        MeshConfig {
             weft_billing_url: self.billing.url(),
             weft_service_secret: Some(SERVICE_SECRET.into()),
             weft_drain_ms: 2_000,
             ..MeshConfig::default()
-        };
-        Mesh::new("identity", config, self.clock.clone(), Shutdown::new())
+        }
     }
 }

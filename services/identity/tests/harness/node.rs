@@ -16,7 +16,7 @@ use weft_proto::identity::v1::auth_service_client::AuthServiceClient;
 use weft_proto::identity::v1::key_service_client::KeyServiceClient;
 use weft_proto::identity::v1::{
     AuthTokens, GetJwksRequest, GetMeRequest, Jwks, ListRevocationsRequest, ListRevocationsResponse, LoginRequest,
-    LogoutRequest, RefreshRequest, RegisterRequest, UserProfile,
+    LogoutRequest, RefreshRequest, RegisterRequest, ReportUseRequest, UserProfile,
 };
 use weft_runtime::{Mesh, Shutdown};
 use weft_testing::eventually;
@@ -37,6 +37,8 @@ pub type Session = AuthTokens;
 /// A running server.
 pub struct Node {
     pub channel: Channel,
+    /// Where other services find it.
+    pub url: String,
     shutdown: Shutdown,
     serving: JoinHandle<Result<(), Error>>,
 }
@@ -44,11 +46,12 @@ pub struct Node {
 impl Node {
     pub async fn start(config: Config, mesh: Mesh, products: Arc<Products>) -> Node {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint = Endpoint::from_shared(format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let endpoint = Endpoint::from_shared(url.clone()).unwrap();
         let shutdown = mesh.shutdown().clone();
         #[expect(clippy::disallowed_methods, reason = "joined in stop, or ends with the test")]
         let serving = tokio::spawn(weft_identity::serve(config, mesh, products, listener));
-        let node = Node { channel: endpoint.connect_lazy(), shutdown, serving };
+        let node = Node { channel: endpoint.connect_lazy(), url, shutdown, serving };
         eventually("the server's first answer", Duration::from_secs(20), async || {
             assert!(!node.serving.is_finished(), "the server ended");
             KeyServiceClient::new(node.channel.clone()).get_jwks(GetJwksRequest {}).await.is_ok()
@@ -115,6 +118,12 @@ impl Node {
         KeyServiceClient::new(self.channel.clone()).get_jwks(GetJwksRequest {}).await.unwrap().into_inner()
     }
 
+    pub async fn report_use(&self, service: &ServiceKey, token_ids: Vec<String>) -> Result<(), Status> {
+        let mut request = Request::new(ReportUseRequest { token_ids });
+        request.metadata_mut().insert(SERVICE_TOKEN_HEADER, service.mint("identity").parse().unwrap());
+        KeyServiceClient::new(self.channel.clone()).report_use(request).await.map(drop)
+    }
+
     pub async fn revocations(
         &self,
         service: &ServiceKey,
@@ -125,6 +134,11 @@ impl Node {
         request.metadata_mut().insert(SERVICE_TOKEN_HEADER, service.mint("identity").parse().unwrap());
         Ok(KeyServiceClient::new(self.channel.clone()).list_revocations(request).await?.into_inner())
     }
+}
+
+/// The id of an access token.
+pub fn token_id(tokens: &AuthTokens) -> String {
+    claim(tokens, "jti").as_str().unwrap().to_owned()
 }
 
 /// A call for a product, perhaps signed in.

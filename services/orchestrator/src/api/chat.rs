@@ -11,7 +11,7 @@ use tonic::{Code, Request, Response, Status};
 use tracing::{Instrument, Span};
 use weft_auth::{Caller, Entitlements};
 use weft_core::{Clock, Reason};
-use weft_product::{Product, Products};
+use weft_product::{Moderation, Product, Products};
 use weft_proto::billing::v1 as billing;
 use weft_proto::orchestrator::v1::chat_event::Event;
 use weft_proto::orchestrator::v1::chat_service_server::ChatService;
@@ -79,6 +79,10 @@ impl ChatApi {
         let question = Question::read(request, &parts.config)?;
         let product = parts.products.get(&caller.product).cloned();
         let product = product.ok_or(Error::Invalid("unknown product; name one in x-weft-product".into()))?;
+        // Better no answer than one that slips past the judge.
+        if product.moderation == Moderation::HoldBack {
+            return Err(Error::NoModeration);
+        }
         let plan = self.plan_of(caller).await?;
         let candidates = candidates(&parts.registry, &product, &plan, question.agent.as_deref())?;
         let wanted = model::choose(question.model.as_deref(), &product, &plan.plan)?;

@@ -22,3 +22,41 @@ pub fn choose<'a>(wanted: Option<&'a str>, product: &'a Product, plan: &str) -> 
     }
     Err(Error::Invalid("this model cannot be chosen here; leave model empty for the default, or use offline".into()))
 }
+
+#[cfg(test)]
+mod tests {
+    use weft_product::Products;
+
+    use super::*;
+
+    #[test]
+    fn a_plan_opens_its_models_and_no_other_plan_does() {
+        let products = Products::builtin();
+        let product = products.get("cofounder").unwrap();
+        let only_higher = product.plans.iter().find_map(|plan| {
+            let first = &product.plans[0].models;
+            let other =
+                |name: &&String| !first.allowed.contains(name) && !first.default.values().any(|own| own == *name);
+            let own = |name: &&String| choose(Some(name.as_str()), product, &product.plans[0].slug).is_ok();
+            plan.models
+                .allowed
+                .iter()
+                .find(|name| other(name) && !own(name))
+                .map(|name| (plan.slug.clone(), name.clone()))
+        });
+        let (plan, model) = only_higher.expect("a model that the first plan lacks");
+        assert_eq!(choose(Some(&model), product, &plan).unwrap(), model);
+        assert!(choose(Some(&model), product, &product.plans[0].slug).is_err());
+        assert!(choose(Some(&model), product, "no such plan").is_err());
+    }
+
+    #[test]
+    fn the_default_needs_no_choice_and_offline_is_always_there() {
+        let products = Products::builtin();
+        for product in products.iter() {
+            assert_eq!(choose(None, product, "free").unwrap(), product.models.default);
+            assert_eq!(choose(Some(OFFLINE), product, "free").unwrap(), OFFLINE);
+            assert!(choose(Some("a model of nobody"), product, "free").is_err());
+        }
+    }
+}

@@ -41,15 +41,16 @@ impl OpenAi {
     /// # Errors
     /// [`Error::Config`] for a URL or key that cannot be used, [`Error::Client`] if TLS cannot be set up.
     pub fn new(base: &str, key: Option<SecretString>, config: &Config) -> Result<OpenAi, Error> {
-        let unusable = || {
-            Error::Config("OPENAI_BASE_URL must be an http or https URL, such as https://api.openai.com/v1".to_owned())
+        let unusable = || Error::Config {
+            key: "OPENAI_BASE_URL",
+            problem: "must be an http or https URL, such as https://api.openai.com/v1",
         };
         let url =
             Url::parse(&format!("{base}/chat/completions")).ok().filter(|_| is_usable(base)).ok_or_else(unusable)?;
         let mut headers = HeaderMap::new();
         if let Some(key) = key {
             let mut value = HeaderValue::from_str(&format!("Bearer {}", key.expose_secret().trim()))
-                .map_err(|_| Error::Config("OPENAI_API_KEY holds a character that no key has".to_owned()))?;
+                .map_err(|_| Error::Config { key: "OPENAI_API_KEY", problem: "holds a character that no key has" })?;
             value.set_sensitive(true);
             headers.insert(AUTHORIZATION, value);
         }
@@ -301,7 +302,7 @@ mod tests {
     #[test]
     fn an_unusable_url_or_key_is_refused_at_start() {
         for url in ["127.0.0.1:80/v1", "ftp://example.test/v1", "http://", ""] {
-            assert!(matches!(OpenAi::new(url, None, &Config::default()), Err(Error::Config(_))), "{url}");
+            assert!(matches!(OpenAi::new(url, None, &Config::default()), Err(Error::Config { .. })), "{url}");
         }
         let key = Some(SecretString::from("a\nb"));
         let Err(refused) = OpenAi::new("http://127.0.0.1:1/v1", key, &Config::default()) else { panic!("accepted") };

@@ -1,0 +1,127 @@
+//! Services of the mesh that only answer: for tests of what stands beside them.
+#![expect(clippy::panic, reason = "a test bench that cannot be set up ends the test")]
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::service::Routes;
+use tonic::transport::Server;
+use tonic::{Request, Response, Status};
+use weft_proto::billing::v1::entitlement_service_server::{EntitlementService, EntitlementServiceServer};
+use weft_proto::billing::v1::{CheckFeatureRequest, CheckFeatureResponse, Entitlements, GetEntitlementsRequest};
+use weft_proto::identity::v1::key_service_server::{KeyService, KeyServiceServer};
+use weft_proto::identity::v1::{
+    GetJwksRequest, Jwk, Jwks, ListRevocationsRequest, ListRevocationsResponse, ReportUseRequest, ReportUseResponse,
+};
+
+/// A running fake on a free port, which also says that it is healthy; it ends with this value.
+pub struct FakeService {
+    routes: Routes,
+    address: SocketAddr,
+    /// A runtime of its own: with that, every connection goes away at once. None while it is away.
+    running: Mutex<Option<Runtime>>,
+}
+
+impl FakeService {
+    /// An identity that has one key and never ends a session.
+    pub fn identity(key: Jwk) -> FakeService {
+        FakeService::start(Routes::new(KeyServiceServer::new(OneKey(key))))
+    }
+
+    /// A billing that allows each user what `allowed` says of their id. It knows no features to check.
+    pub fn billing(allowed: impl Fn(&str) -> Entitlements + Send + Sync + 'static) -> FakeService {
+        FakeService::start(Routes::new(EntitlementServiceServer::new(Allowed(allowed))))
+    }
+
+    /// `http://127.0.0.1:…`; stays the same over [`FakeService::come_back`].
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Ends it as a crash would.
+    pub fn go_away(&self) {
+        if let Some(running) = self.running().take() {
+            running.shutdown_background();
+        }
+    }
+
+    /// Starts it again where it was.
+    pub fn come_back(&self) {
+        self.go_away();
+        *self.running() = Some(serve(self.routes.clone(), self.address).1);
+    }
+
+    fn start(routes: Routes) -> FakeService {
+        let (_, health) = tonic_health::server::health_reporter();
+        let routes = routes.add_service(health);
+        let (address, running) = serve(routes.clone(), (Ipv4Addr::LOCALHOST, 0).into());
+        FakeService { routes, address, running: Mutex::new(Some(running)) }
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<Runtime>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for FakeService {
+    fn drop(&mut self) {
+        self.go_away();
+    }
+}
+
+fn serve(routes: Routes, address: SocketAddr) -> (SocketAddr, Runtime) {
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.unwrap_or_else(|error| panic!("a runtime: {error}"));
+    let listen = || {
+        let listener = std::net::TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        let _entered = runtime.enter();
+        Ok((listener.local_addr()?, TcpListener::from_std(listener)?))
+    };
+    let (address, listener) = listen().unwrap_or_else(|error: std::io::Error| panic!("{address}: {error}"));
+    runtime.spawn(Server::builder().add_routes(routes).serve_with_incoming(TcpListenerStream::new(listener)));
+    (address, runtime)
+}
+
+struct OneKey(Jwk);
+
+#[tonic::async_trait]
+impl KeyService for OneKey {
+    async fn get_jwks(&self, _request: Request<GetJwksRequest>) -> Result<Response<Jwks>, Status> {
+        Ok(Response::new(Jwks { keys: vec![self.0.clone()] }))
+    }
+
+    async fn list_revocations(
+        &self,
+        _request: Request<ListRevocationsRequest>,
+    ) -> Result<Response<ListRevocationsResponse>, Status> {
+        Ok(Response::new(ListRevocationsResponse { revocations: Vec::new(), next_page_token: "0".to_owned() }))
+    }
+
+    async fn report_use(&self, _request: Request<ReportUseRequest>) -> Result<Response<ReportUseResponse>, Status> {
+        Ok(Response::new(ReportUseResponse {}))
+    }
+}
+
+struct Allowed<F>(F);
+
+#[tonic::async_trait]
+impl<F: Fn(&str) -> Entitlements + Send + Sync + 'static> EntitlementService for Allowed<F> {
+    async fn get_entitlements(
+        &self,
+        request: Request<GetEntitlementsRequest>,
+    ) -> Result<Response<Entitlements>, Status> {
+        let GetEntitlementsRequest { product, user_id } = request.into_inner();
+        let allowed = self.0(&user_id);
+        Ok(Response::new(Entitlements { product, user_id, ..allowed }))
+    }
+
+    async fn check_feature(
+        &self,
+        _request: Request<CheckFeatureRequest>,
+    ) -> Result<Response<CheckFeatureResponse>, Status> {
+        Err(Status::unimplemented("the fake billing checks no features"))
+    }
+}
