@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use tonic::Status;
 use weft_core::Reason;
 
-use crate::admit::goes_inward;
+use crate::headers::goes_inward;
 use crate::methods::Method;
 use crate::relay::{broken_off, code_of};
 use crate::upstream::{Reply, Upstream};

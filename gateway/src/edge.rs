@@ -14,11 +14,12 @@ use weft_auth::{REQUEST_ID_HEADER, is_open};
 use weft_core::Reason;
 use weft_runtime::Mesh;
 
-use crate::admit::{Door, request_id};
+use crate::admit::Door;
 use crate::body::{BodyLimit, EdgeBody, drain};
 use crate::cors::{self, Origins};
 use crate::error::{error_response, trailers_only};
 use crate::grpc::{self, Dialect, grpc};
+use crate::headers::request_id;
 use crate::health::{COUNTED_PATHS, Health, OWN_PATHS};
 use crate::methods::Methods;
 use crate::rest::{self, rest};

@@ -17,12 +17,12 @@ use tokio::time::Instant;
 use tonic::{Code, Status};
 use weft_core::Reason;
 
-use crate::admit::goes_outward;
 use crate::body::{BodyLimit, EdgeBody, read_all};
 use crate::call::{self, start, unary};
 use crate::edge::Edge;
 use crate::error::trailers_only;
 use crate::frames::{Meter, PREFIX, Splitter, check_one, only_message, trailer_frame};
+use crate::headers::goes_outward;
 use crate::meters::{Entry, Protocol};
 use crate::methods::Method;
 use crate::relay::{Mode, Relay, RelayBody, code_of};

@@ -15,6 +15,7 @@ mod edge;
 mod error;
 mod frames;
 mod grpc;
+mod headers;
 mod health;
 mod http_rule;
 mod link;

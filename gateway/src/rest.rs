@@ -12,11 +12,11 @@ use tokio::time::timeout;
 use tonic::{Code, Status};
 use weft_core::{Reason, internal_status};
 
-use crate::admit::goes_outward;
 use crate::body::{BodyLimit, EdgeBody, read_all};
 use crate::call::{Answer, start, unary};
 use crate::edge::Edge;
 use crate::frames::{self, Splitter};
+use crate::headers::goes_outward;
 use crate::meters::{Entry, Protocol};
 use crate::path;
 use crate::relay::{Event, EventStream, Mode, Relay, RelayBody, code_of, print};

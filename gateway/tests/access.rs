@@ -173,11 +173,13 @@ async fn a_token_opens_no_second_allowance_where_anybody_may_call() {
     assert_eq!(call("ida").await, 429);
 }
 
+type Headers<'a> = &'a [(&'a str, &'a str)];
+
 #[tokio::test]
 async fn whoever_is_refused_too_often_is_told_so_instead() {
     let forged = [("authorization", "Bearer a.b.c")];
     let kind = [("content-type", "application/grpc-web")];
-    let refusals: [(Method, &str, &[(&str, &str)], &str); 6] = [
+    let refusals: [(Method, &str, Headers, &str); 6] = [
         (Method::GET, "/v1/orders/o1", &forged, "unauthenticated"),
         (Method::GET, "/v1/orders/o1", &[("x-weft-product", "nope")], "invalid_argument"),
         (Method::GET, "/v1/nope", &[], "not_found"),
