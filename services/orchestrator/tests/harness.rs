@@ -170,7 +170,7 @@ impl Drop for Orchestrator {
 }
 
 /// A request with this token for this product.
-pub fn with_token(message: ChatRequest, product: &str, token: &str) -> Request<ChatRequest> {
+pub fn with_token<M>(message: M, product: &str, token: &str) -> Request<M> {
     let mut request = Request::new(message);
     request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
     request.metadata_mut().insert(PRODUCT_HEADER, product.parse().unwrap());
