@@ -1,11 +1,13 @@
 //! The refresh race against three identity processes.
 use std::collections::HashSet;
+use std::time::Duration;
 
 use tonic::transport::Channel;
 use tonic::{Code, Request};
 use weft_core::Reason;
 use weft_proto::identity::v1::auth_service_client::AuthServiceClient;
 use weft_proto::identity::v1::{AuthTokens, GetMeRequest, RefreshRequest, RegisterRequest};
+use weft_testing::eventually;
 use weft_testing::mesh::{Mesh, Options};
 use weft_testing::postgres;
 
@@ -85,4 +87,42 @@ async fn a_refresh_token_of_another_product_is_nothing_here() {
     let refused = client.refresh(request).await.unwrap_err();
     assert_eq!((refused.code(), Reason::of(&refused)), (Code::Unauthenticated, Some(Reason::Unauthenticated)));
     assert!(refresh(&client, &tokens.refresh_token).await.is_ok(), "and it still works where it belongs");
+}
+
+/// In real time, because processes have no clock that a test could move: the grace is 10 s.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_after_the_grace_ends_the_session_on_every_process_within_a_second() {
+    let mut options = Options::new(WEFT);
+    options.postgres = Some(postgres::shared().await.database().await);
+    options.identities = 3;
+    let mesh = Mesh::start(options).await;
+    let mut replicas = Vec::new();
+    for process in &mesh.identities {
+        replicas.push(AuthServiceClient::connect(process.url.clone()).await.unwrap());
+    }
+    let register =
+        RegisterRequest { email: "robbed@example.com".to_owned(), password: "correct horse battery".to_owned() };
+    let stolen = replicas[0].clone().register(for_adiuva(register)).await.unwrap().into_inner();
+    let honest = refresh(&replicas[1], &stolen.refresh_token).await.unwrap();
+    me(&replicas[1], &honest.access_token).await.expect("the successor is used");
+
+    let thief = &replicas[2];
+    eventually("the replay to be found out", Duration::from_secs(20), || async {
+        match refresh(thief, &stolen.refresh_token).await {
+            Ok(repeated) => {
+                assert_eq!(repeated.refresh_token, honest.refresh_token, "within the grace it is the same pair");
+                false
+            }
+            Err(status) => Reason::of(&status) == Some(Reason::RefreshReused),
+        }
+    })
+    .await;
+    for replica in &replicas {
+        eventually("the session to be over", Duration::from_secs(1), || async {
+            me(replica, &honest.access_token).await.is_err_and(|status| status.code() == Code::Unauthenticated)
+        })
+        .await;
+        let refused = refresh(replica, &honest.refresh_token).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unauthenticated);
+    }
 }
