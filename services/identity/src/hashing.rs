@@ -3,8 +3,8 @@
 //! A hash takes some 20 ms of a core and 19 MiB. So many run at once as there are threads, so many more may wait,
 //! and whoever comes then is told at once to come back: a flood of logins must not starve the other calls.
 //!
-//! The threads are our own. tokio's blocking pool hashes on ever other threads, and the allocator keeps the 19 MiB
-//! of each of them: 600 MB after a minute of logins, where two threads keep two.
+//! The threads are our own, and each keeps its 19 MiB from hash to hash: given back to the allocator by ever other
+//! threads, they would stay with the process several times over (600 MB after a minute of logins).
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
