@@ -13,8 +13,9 @@ use weft_proto::billing::v1::entitlement_service_client::EntitlementServiceClien
 
 use crate::moment::Moment;
 
-/// No answer is served that was asked for longer ago than this: a change of plan holds within a second.
-const MAX_AGE: Duration = Duration::from_secs(1);
+/// No answer is served that was asked for longer ago than this: a change of plan, and billing's absence, is noticed
+/// within a second, the next question included.
+const MAX_AGE: Duration = Duration::from_millis(900);
 /// How long billing may take.
 const TIMEOUT: Duration = Duration::from_secs(1);
 /// Accounts that are remembered at once.
