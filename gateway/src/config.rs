@@ -41,6 +41,14 @@ pub struct Config {
     /// `WEFT_EDGE_ANONYMOUS_PER_MINUTE`: calls a minute without a signed-in user, by address. Default 600.
     #[serde(deserialize_with = "positive")]
     pub weft_edge_anonymous_per_minute: u32,
+    /// `WEFT_EDGE_LOGINS_PER_MINUTE`: logins and registrations a minute, by product and address, besides the limit on
+    /// calls without a user. Default 30.
+    #[serde(deserialize_with = "positive")]
+    pub weft_edge_logins_per_minute: u32,
+    /// `WEFT_EDGE_WEBHOOKS_PER_MINUTE`: events a minute that outside parties send, by product, instead of the limit by
+    /// address. Default 6000.
+    #[serde(deserialize_with = "positive")]
+    pub weft_edge_webhooks_per_minute: u32,
     /// `WEFT_EDGE_TRUSTED_PROXIES`: how many proxies stand in front of the edge, each adding the address it was
     /// called from to `X-Forwarded-For`. Default 0: the header is not believed.
     pub weft_edge_trusted_proxies: usize,
@@ -95,6 +103,8 @@ impl Default for Config {
             redis_url: None,
             weft_edge_replicas: 1,
             weft_edge_anonymous_per_minute: 600,
+            weft_edge_logins_per_minute: 30,
+            weft_edge_webhooks_per_minute: 6_000,
             weft_edge_trusted_proxies: 0,
             weft_edge_max_json_bytes: 1024 * 1024,
             weft_edge_max_message_bytes: 4 * 1024 * 1024,

@@ -10,7 +10,7 @@ const HEADERS: HeaderValue = HeaderValue::from_static(
     "authorization, content-type, x-weft-product, x-request-id, idempotency-key, if-match, x-grpc-web, x-user-agent, grpc-timeout, connect-protocol-version, connect-timeout-ms",
 );
 const EXPOSED: HeaderValue = HeaderValue::from_static(
-    "grpc-status, grpc-message, grpc-status-details-bin, x-request-id, retry-after, etag, location",
+    "grpc-status, grpc-message, grpc-status-details-bin, x-request-id, retry-after, ratelimit-limit, ratelimit-remaining, ratelimit-reset, etag, location",
 );
 /// For how long a browser need not ask again, in seconds.
 const MAX_AGE_S: HeaderValue = HeaderValue::from_static("7200");

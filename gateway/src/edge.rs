@@ -24,6 +24,7 @@ use crate::health::{COUNTED_PATHS, Health, OWN_PATHS};
 use crate::methods::Methods;
 use crate::rest::{self, rest};
 use crate::routes::Found;
+use crate::visit::Visit;
 
 /// Header fields of a request at most.
 const MAX_HEADERS: usize = 100;
@@ -83,14 +84,15 @@ impl Edge {
             .get(ORIGIN)
             .filter(|origin| origin.to_str().is_ok_and(|origin| self.origins.allow(origin)))
             .cloned();
+        let visit = Visit::new(arrival.peer);
         let mut response = match fault(&parts, arrival.fault) {
             Some(fault) => {
                 let refusal = Reason::InvalidArgument.status(fault);
-                let mut response = self.refuse(&parts.headers, arrival.peer, refusal, &id).await;
+                let mut response = self.refuse(&parts.headers, &visit, refusal, &id).await;
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 response
             }
-            None => self.dispatch(parts, &mut body, arrival.peer, id, origin.is_some()).await,
+            None => self.dispatch(parts, &mut body, &visit, id, origin.is_some()).await,
         };
         let unread = body.filter(|body| !hyper::body::Body::is_end_stream(body));
         if let Some(body) = unread.filter(|_body| version < Version::HTTP_2) {
@@ -104,6 +106,7 @@ impl Edge {
         if !headers.contains_key(CACHE_CONTROL) {
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         }
+        visit.tell(headers);
         if let Some(origin) = origin {
             cors::expose(headers, origin);
         }
@@ -117,7 +120,7 @@ impl Edge {
         &self,
         parts: Parts,
         body: &mut Option<Incoming>,
-        peer: SocketAddr,
+        visit: &Visit,
         id: Arc<str>,
         allowed_origin: bool,
     ) -> Response<EdgeBody> {
@@ -128,12 +131,12 @@ impl Edge {
             return preflight(allowed_origin, &id);
         }
         match parts.headers.get(CONTENT_TYPE).and_then(Dialect::of) {
-            Some(Ok(dialect)) => return self.grpc(dialect, parts, body, peer, id).await,
-            Some(Err(status)) => return self.refuse(&parts.headers, peer, status, &id).await,
+            Some(Ok(dialect)) => return self.grpc(dialect, parts, body, visit, id).await,
+            Some(Err(status)) => return self.refuse(&parts.headers, visit, status, &id).await,
             None => {}
         }
         if COUNTED_PATHS.contains(&parts.uri.path())
-            && let Err(status) = self.door.count(&parts.headers, peer).await
+            && let Err(status) = self.door.count(&parts.headers, visit).await
         {
             return error_response(&status, &id);
         }
@@ -142,18 +145,18 @@ impl Edge {
         }
         match self.methods.routes.find(&parts.method, parts.uri.path()) {
             Found::Binding(binding, segments) => {
-                let call = rest::Call { binding, segments, peer, request_id: id.clone() };
+                let call = rest::Call { binding, segments, visit, request_id: id.clone() };
                 rest(self, call, parts, body).await.unwrap_or_else(|status| error_response(&status, &id))
             }
-            Found::WrongVerb(allowed) => self.wrong_verb(&parts.headers, peer, &allowed, &id).await,
+            Found::WrongVerb(allowed) => self.wrong_verb(&parts.headers, visit, &allowed, &id).await,
             Found::Nothing if OWN_PATHS.contains(&parts.uri.path()) => {
-                self.wrong_verb(&parts.headers, peer, &[Method::GET, Method::HEAD], &id).await
+                self.wrong_verb(&parts.headers, visit, &[Method::GET, Method::HEAD], &id).await
             }
             Found::Nothing => {
-                self.refuse(&parts.headers, peer, Reason::NotFound.status("there is no such path"), &id).await
+                self.refuse(&parts.headers, visit, Reason::NotFound.status("there is no such path"), &id).await
             }
             Found::Bad(bad) => {
-                self.refuse(&parts.headers, peer, Reason::InvalidArgument.status(bad.to_string()), &id).await
+                self.refuse(&parts.headers, visit, Reason::InvalidArgument.status(bad.to_string()), &id).await
             }
         }
     }
@@ -163,30 +166,30 @@ impl Edge {
         dialect: Dialect,
         parts: Parts,
         body: &mut Option<Incoming>,
-        peer: SocketAddr,
+        visit: &Visit,
         id: Arc<str>,
     ) -> Response<EdgeBody> {
         if parts.method != Method::POST {
-            return self.wrong_verb(&parts.headers, peer, &[Method::POST], &id).await;
+            return self.wrong_verb(&parts.headers, visit, &[Method::POST], &id).await;
         }
         if dialect == Dialect::Native {
             if parts.version < Version::HTTP_2 {
                 let status =
                     Reason::UnsupportedMediaType.status("gRPC needs HTTP/2; use grpc-web or JSON over HTTP/1.1");
-                return self.refuse(&parts.headers, peer, status, &id).await;
+                return self.refuse(&parts.headers, visit, status, &id).await;
             }
             if is_open(parts.uri.path()) {
-                return self.own_service(parts, body, peer).await;
+                return self.own_service(parts, body, visit).await;
             }
         }
-        grpc(self, grpc::Request { dialect, peer, request_id: id }, parts, body).await
+        grpc(self, grpc::Request { dialect, visit, request_id: id }, parts, body).await
     }
 
     /// Health, which may be asked at any rate, or reflection.
-    async fn own_service(&self, parts: Parts, body: &mut Option<Incoming>, peer: SocketAddr) -> Response<EdgeBody> {
+    async fn own_service(&self, parts: Parts, body: &mut Option<Incoming>, visit: &Visit) -> Response<EdgeBody> {
         let content_type = Dialect::Native.content_type();
         if !Health::is_check(parts.uri.path())
-            && let Err(status) = self.door.count(&parts.headers, peer).await
+            && let Err(status) = self.door.count(&parts.headers, visit).await
         {
             return trailers_only(&status, content_type);
         }
@@ -197,21 +200,15 @@ impl Edge {
     }
 
     /// A refusal that counts against the limit of the caller's address.
-    async fn refuse(&self, headers: &HeaderMap, peer: SocketAddr, refusal: Status, id: &str) -> Response<EdgeBody> {
-        error_response(&self.door.refuse(headers, peer, refusal).await, id)
+    async fn refuse(&self, headers: &HeaderMap, visit: &Visit, refusal: Status, id: &str) -> Response<EdgeBody> {
+        error_response(&self.door.refuse(headers, visit, refusal).await, id)
     }
 
     /// The path exists, but with these methods only.
-    async fn wrong_verb(
-        &self,
-        headers: &HeaderMap,
-        peer: SocketAddr,
-        allowed: &[Method],
-        id: &str,
-    ) -> Response<EdgeBody> {
+    async fn wrong_verb(&self, headers: &HeaderMap, visit: &Visit, allowed: &[Method], id: &str) -> Response<EdgeBody> {
         let names: Vec<&str> = allowed.iter().map(Method::as_str).collect();
         let refusal = Reason::MethodNotAllowed.status(format!("use {}", names.join(" or ")));
-        let mut response = self.refuse(headers, peer, refusal, id).await;
+        let mut response = self.refuse(headers, visit, refusal, id).await;
         if response.status() == StatusCode::METHOD_NOT_ALLOWED
             && let Ok(value) = HeaderValue::try_from(names.join(", "))
         {

@@ -11,6 +11,7 @@ use tonic_types::StatusExt;
 use weft_core::{Reason, http_status, status_name};
 
 use crate::body::EdgeBody;
+use crate::visit;
 
 /// Why the edge cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +75,7 @@ pub fn trailers(status: &Status) -> HeaderMap {
 /// In how many whole seconds to come back.
 fn retry_after_s(status: &Status) -> Option<u64> {
     let delay = status.get_details_retry_info()?.retry_delay?;
-    Some(delay.as_secs() + u64::from(delay.subsec_nanos() > 0))
+    Some(visit::retry_after_s(delay))
 }
 
 /// The details that clients can use, as canonical JSON. Debug information stays inside.

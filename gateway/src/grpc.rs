@@ -1,5 +1,4 @@
 //! gRPC and grpc-web: messages pass as they are; the edge only looks whether they are messages.
-use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant as Begun;
 
@@ -13,10 +12,10 @@ use http::{HeaderMap, HeaderValue, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tonic::{Code, Status};
 use weft_core::Reason;
 
+use crate::admit::Term;
 use crate::body::{BodyLimit, EdgeBody, read_all};
 use crate::call::{self, start, unary};
 use crate::edge::Edge;
@@ -28,6 +27,7 @@ use crate::methods::Method;
 use crate::relay::{Mode, Relay, RelayBody, code_of};
 use crate::transcode::check_message;
 use crate::upstream::{Call, Reply};
+use crate::visit::Visit;
 
 /// How a gRPC client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,20 +69,25 @@ impl Dialect {
 }
 
 /// One gRPC request.
-pub struct Request {
+pub struct Request<'a> {
     /// How the client speaks.
     pub dialect: Dialect,
     /// The client's end.
-    pub peer: SocketAddr,
+    pub visit: &'a Visit,
     /// The request's id.
     pub request_id: Arc<str>,
 }
 
 /// Answers one request, errors included.
-pub async fn grpc(edge: &Edge, request: Request, mut parts: Parts, body: &mut Option<Incoming>) -> Response<EdgeBody> {
+pub async fn grpc(
+    edge: &Edge,
+    request: Request<'_>,
+    mut parts: Parts,
+    body: &mut Option<Incoming>,
+) -> Response<EdgeBody> {
     let Some(method) = edge.methods.get(parts.uri.path()) else {
         let unknown = Reason::Unimplemented.status("there is no such rpc");
-        let refusal = edge.door.refuse(&parts.headers, request.peer, unknown).await;
+        let refusal = edge.door.refuse(&parts.headers, request.visit, unknown).await;
         return trailers_only(&refusal, request.dialect.content_type());
     };
     let mut entry = Entry::new(method.clone(), request.dialect.protocol(), request.request_id.clone(), Begun::now());
@@ -111,19 +116,20 @@ enum Made {
 async fn forward(
     edge: &Edge,
     method: &Arc<Method>,
-    request: &Request,
+    request: &Request<'_>,
     parts: &mut Parts,
     body: &mut Option<Incoming>,
 ) -> Result<Made, Status> {
     check_encoding(&parts.headers)?;
-    let deadline = edge.door.admit(method, parts, request.peer).await?;
+    let term = edge.door.admit(method, parts, request.visit).await?;
+    let deadline = term.deadline;
     if method.client_streaming {
-        return streaming(edge, method, request, parts, body, deadline).await;
+        return streaming(edge, method, request, parts, body, &term).await;
     }
     let frame = read_frame(edge, method, request.dialect, &parts.headers, body).await?;
     if method.server_streaming || request.dialect == Dialect::Native {
         let reply = start(method, &parts.headers, frame, deadline).await?;
-        return Ok(relayed(request.dialect, method, reply, deadline, None));
+        return Ok(relayed(request.dialect, method, reply, &term, None));
     }
     let answer = unary(method, &parts.headers, frame, deadline, edge.limits.response_bytes).await?;
     let code = code_of(&answer.trailers);
@@ -188,11 +194,12 @@ fn from_base64(text: &[u8]) -> Result<Bytes, Status> {
 async fn streaming(
     edge: &Edge,
     method: &Arc<Method>,
-    request: &Request,
+    request: &Request<'_>,
     parts: &Parts,
     body: &mut Option<Incoming>,
-    deadline: Instant,
+    term: &Term,
 ) -> Result<Made, Status> {
+    let deadline = term.deadline;
     if request.dialect != Dialect::Native {
         return Err(Reason::Unimplemented.status("requests cannot stream over grpc-web, use gRPC"));
     }
@@ -207,7 +214,7 @@ async fn streaming(
     let reply = tokio::time::timeout_at(deadline, Call::reply(response, load)).await.map_err(too_late)?;
     let reply = reply.map_err(|error| refusal.get().cloned().unwrap_or_else(|| method.upstream.lost(&error)))?;
     call::check(&reply)?;
-    Ok(relayed(request.dialect, method, reply, deadline, Some((uploads, refusal))))
+    Ok(relayed(request.dialect, method, reply, term, Some((uploads, refusal))))
 }
 
 /// Why an upload was stopped, for the answer.
@@ -249,7 +256,7 @@ fn relayed(
     dialect: Dialect,
     method: &Arc<Method>,
     reply: Reply,
-    deadline: Instant,
+    term: &Term,
     upload: Option<(JoinSet<()>, Refusal)>,
 ) -> Made {
     if reply.head.headers.contains_key("grpc-status") {
@@ -262,7 +269,7 @@ fn relayed(
         Dialect::Web => Mode::Web(Splitter::default()),
         Dialect::WebText => Mode::WebText(Splitter::default()),
     };
-    Made::Stream(response, Relay::new(reply, method.upstream.clone(), deadline, upload), mode)
+    Made::Stream(response, Relay::new(reply, method.upstream.clone(), term, upload), mode)
 }
 
 fn with_headers(dialect: Dialect, headers: &HeaderMap, body: EdgeBody) -> Response<EdgeBody> {

@@ -23,6 +23,7 @@ mod meters;
 mod methods;
 mod operator;
 mod path;
+mod rates;
 mod relay;
 mod rest;
 mod routes;
@@ -30,6 +31,7 @@ mod socket;
 mod template;
 mod transcode;
 mod upstream;
+mod visit;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +54,7 @@ use crate::edge::{Edge, Limits};
 use crate::health::{Health, OWN_PATHS};
 use crate::methods::Methods;
 use crate::operator::Operator;
+use crate::rates::Rates;
 use crate::upstream::Upstream;
 
 /// Serves the edge until the mesh shuts down, then lets calls finish for at most the mesh's drain time.
@@ -78,11 +81,14 @@ async fn build(config: &Config, mesh: &Mesh, products: Arc<Products>) -> Result<
     let rules = Rules {
         default_product: config.weft_default_product.clone(),
         anonymous_per_minute: config.weft_edge_anonymous_per_minute,
+        logins_per_minute: config.weft_edge_logins_per_minute,
+        webhooks_per_minute: config.weft_edge_webhooks_per_minute,
         trusted_proxies: config.weft_edge_trusted_proxies,
         unary_timeout: mesh.config().request_timeout(),
         stream_limit: Duration::from_millis(config.weft_edge_stream_limit_ms),
     };
-    let door = Door::new(guard, mesh.entitlements(), cache, products, rules, mesh.tasks().clone())
+    let rates = Rates::new(mesh.entitlements(), products.clone(), mesh.tasks().clone());
+    let door = Door::new(guard, rates, cache, products, rules)
         .map_err(|problem| Error::Config { key: "WEFT_DEFAULT_PRODUCT", problem })?;
     let upstreams = services.into_iter().chain(operator.upstreams).map(|(_, upstream)| upstream).collect();
     let health = Health::new(mesh, upstreams, reflection).await;

@@ -52,7 +52,7 @@ impl Methods {
         pool: &DescriptorPool,
         upstream_of: impl Fn(&str) -> Option<Arc<Upstream>>,
     ) -> Result<(), String> {
-        let tables = Arc::new(Tables::new(pool));
+        let tables = Arc::new(Tables::new(pool)?);
         for service in pool.services() {
             let Some(upstream) = upstream_of(service.full_name()) else { continue };
             for method in service.methods() {

@@ -16,6 +16,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::{Code, Status};
 use weft_core::{Reason, internal_status};
 
+use crate::admit::{Over, Term};
 use crate::error::{error_json, trailers};
 use crate::frames::{self, Splitter, trailer_frame};
 use crate::grpc::Refusal;
@@ -41,6 +42,8 @@ pub struct Relay {
     rest: Arc<Rest>,
     upstream: Arc<Upstream>,
     deadline: Pin<Box<Sleep>>,
+    /// When the caller may have no more of it.
+    over_for_caller: Over,
     /// Why the rest of the request was stopped, where requests stream.
     refusal: Option<Refusal>,
     over: bool,
@@ -51,14 +54,16 @@ impl Relay {
     pub fn new(
         reply: Reply,
         upstream: Arc<Upstream>,
-        deadline: Instant,
+        term: &Term,
         upload: Option<(JoinSet<()>, Refusal)>,
     ) -> Self {
+        let deadline = term.deadline;
         let (upload, refusal) = upload.unzip();
         Relay {
             rest: Rest::new(reply.stream, reply.load, upload, deadline),
             upstream,
             deadline: Box::pin(sleep_until(deadline)),
+            over_for_caller: term.until_over(),
             refusal,
             over: false,
         }
@@ -73,6 +78,8 @@ impl Relay {
         // Before anything else: a service that always has something to say would never be interrupted.
         let end = if self.deadline.deadline() <= Instant::now() {
             too_late()
+        } else if let Poll::Ready(refused) = self.over_for_caller.as_mut().poll(cx) {
+            trailers(&refused)
         } else {
             match self.rest.poll(cx) {
                 Poll::Ready(Piece::Data(data)) => return Poll::Ready(Event::Data(data)),

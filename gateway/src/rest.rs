@@ -1,5 +1,4 @@
 //! JSON over HTTP: a path and a body become a message, a message becomes a body or a stream of events.
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant as Begun};
 
@@ -22,6 +21,7 @@ use crate::path;
 use crate::relay::{Event, EventStream, Mode, Relay, RelayBody, code_of, print};
 use crate::routes::{Binding, BodyRule};
 use crate::transcode::{Label, find_bytes, put_bytes_field, read_field, read_message, set_text};
+use crate::visit::Visit;
 
 /// A stream that says nothing for so long begins anyway, so that nobody in between gives it up.
 const FIRST_EVENT_WITHIN: Duration = Duration::from_secs(15);
@@ -33,7 +33,7 @@ pub struct Call<'a> {
     /// The path's decoded segments, if it has variables.
     pub segments: Vec<String>,
     /// The client's end.
-    pub peer: SocketAddr,
+    pub visit: &'a Visit,
     /// The request's id.
     pub request_id: Arc<str>,
 }
@@ -73,7 +73,8 @@ enum Made {
 async fn answer(edge: &Edge, call: &Call<'_>, parts: &mut Parts, body: &mut Option<Incoming>) -> Result<Made, Status> {
     let binding = call.binding;
     let method = &binding.method;
-    let deadline = edge.door.admit(method, parts, call.peer).await?;
+    let term = edge.door.admit(method, parts, call.visit).await?;
+    let deadline = term.deadline;
     let bytes = read_body(edge, binding, &parts.headers, body).await?;
     let frame = frames::seal(request(edge, call, parts, &bytes)?);
     drop(bytes);
@@ -83,7 +84,7 @@ async fn answer(edge: &Edge, call: &Call<'_>, parts: &mut Parts, body: &mut Opti
             return Err(Status::from_header_map(&reply.head.headers).unwrap_or_else(|| Status::new(Code::Unknown, "")));
         }
         let headers = outward(&reply.head.headers);
-        let relay = Relay::new(reply, method.upstream.clone(), deadline, None);
+        let relay = Relay::new(reply, method.upstream.clone(), &term, None);
         return Ok(Made::Stream(headers, Box::new(Stream::begin(edge, call, relay).await?)));
     }
     let answer = unary(method, &parts.headers, frame, deadline, edge.limits.response_bytes).await?;

@@ -110,6 +110,9 @@ impl Binding {
             BodyRule::All => is_raw(method.input, None),
             BodyRule::Field(path) => is_raw(method.input, Some(path)),
         };
+        if raw_request && rule.body.contains('.') {
+            return Err(wrong(format!("`{}` has to be a field of the request itself", rule.body)));
+        }
         let raw_response = is_raw(method.output, response.as_ref());
         if method.client_streaming {
             return Err(wrong("an RPC that streams requests has no HTTP path".to_owned()));

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -25,11 +25,18 @@ use weft_core::{Clock, Reason, new_id};
 use weft_gateway::Config;
 use weft_product::Products;
 use weft_proto::billing::v1::Entitlements;
+use weft_proto::identity::v1::Revocation;
 use weft_runtime::{Mesh, MeshConfig, Shutdown};
 use weft_testing::{FakeService, eventually};
 
 /// Requests a minute of the user `limited`.
 pub const LIMITED: i64 = 5;
+
+/// Requests a minute of a user `seat…`, and of all of them.
+pub const SEAT: i64 = 4;
+pub const ORGANIZATION: i64 = 6;
+/// Requests a minute of the user `climber`.
+pub static CLIMBER: AtomicI64 = AtomicI64::new(5);
 
 /// A running edge.
 pub struct Edge {
@@ -46,6 +53,7 @@ pub struct Edge {
     _folder: tempfile::TempDir,
     /// Identity and billing.
     _fakes: [FakeService; 2],
+    revoked: Arc<Mutex<Vec<Revocation>>>,
 }
 
 /// Headers of calls, in order, by path.
@@ -96,7 +104,9 @@ impl Edge {
     /// An edge before a shop at this address.
     pub async fn before(shop: SocketAddr, seen: Seen, change: impl FnOnce(&mut Config)) -> Edge {
         let signer = Signer::from_seed("k1".to_owned(), &[7; 32]);
-        let (identity, billing) = (FakeService::identity(signer.jwk()), FakeService::billing(allowed));
+        let revoked = Arc::default();
+        let identity = FakeService::identity_with(signer.jwk(), Arc::clone(&revoked));
+        let billing = FakeService::billing(allowed);
         let folder = tempfile::tempdir().unwrap();
         let descriptors = folder.path().join("shop.binpb");
         std::fs::write(&descriptors, descriptor_set()).unwrap();
@@ -122,7 +132,7 @@ impl Edge {
         let address = listener.local_addr().unwrap();
         let served = tokio::spawn(weft_gateway::serve(config, mesh, Arc::new(Products::builtin()), listener));
         let edge =
-            Edge { address, seen, shutdown, served, signer, descriptors, _folder: folder, _fakes: [identity, billing] };
+            Edge { address, seen, shutdown, served, signer, descriptors, _folder: folder, _fakes: [identity, billing], revoked };
         eventually("the edge serving", Duration::from_secs(10), || async { edge.try_get("/health").await.is_some() })
             .await;
         edge
@@ -131,6 +141,12 @@ impl Edge {
     /// The file that describes the shop.
     pub fn descriptors(&self) -> &Path {
         &self.descriptors
+    }
+
+    /// The session of `user` is over, or their account is suspended.
+    pub fn revoke(&self, user: &str, suspended: bool) {
+        let revocation = Revocation { id: format!("session of {user}"), expires_at: i64::MAX, suspended };
+        self.revoked.lock().unwrap().push(revocation);
     }
 
     /// A token of `user` in adiuva.
@@ -423,7 +439,7 @@ fn unary(pool: &DescriptorPool, rpc: &str, message: Bytes) -> Result<Bytes, Stat
     let mut answer = DynamicMessage::new(method.output());
     match rpc {
         // The same message back.
-        "Echo" | "PutOrder" | "Search" | "Items" | "Raw" => return Ok(message),
+        "Echo" | "PutOrder" | "Search" | "Items" | "Raw" | "Account" => return Ok(message),
         "Price" => {
             answer = request;
             answer.set_field_by_name("total_micros", Value::I64(9_007_199_254_740_993));
@@ -434,11 +450,31 @@ fn unary(pool: &DescriptorPool, rpc: &str, message: Bytes) -> Result<Bytes, Stat
             answer.set_field_by_name("order_id", Value::String(format!("{rpc}:{}:{}", text("order_id"), text("name"))));
             answer.set_field_by_name("customer", request.get_field_by_name("customer").unwrap().into_owned());
         }
+        "Event" | "EventOf" => receive(&request, &mut answer),
         "Hello" => answer.set_field_by_name("number", Value::I64(1)),
         "Fail" => return Err(failure(&request)),
         _ => {}
     }
     Ok(answer.encode_to_vec().into())
+}
+
+/// Says what arrived as an event.
+fn receive(request: &DynamicMessage, answer: &mut DynamicMessage) {
+    let mut copy = |from: &DynamicMessage, name: &str| {
+        answer.set_field_by_name(name, from.get_field_by_name(name).unwrap().into_owned());
+    };
+    match request.get_field_by_name("event") {
+        Some(event) => {
+            copy(request, "shop");
+            copy(request, "sequence");
+            copy(event.as_message().unwrap(), "content_type");
+            copy(event.as_message().unwrap(), "data");
+        }
+        None => {
+            copy(request, "content_type");
+            copy(request, "data");
+        }
+    }
 }
 
 fn failure(request: &DynamicMessage) -> Status {
@@ -494,12 +530,24 @@ fn watch(pool: &DescriptorPool, raw: bool, request: &[u8]) -> Result<Messages, S
     Ok(Box::pin(messages))
 }
 
-/// Everybody is on the plan `free`, and only the user `limited` has a rate. Whoever asks for `frozen` again freezes it.
+/// Everybody is on the plan `free`. Only some users have a rate: `limited`; `sixty…`, one a second; `seat…`, who share
+/// what their organization pays for; `climber`, whose plan changes. Whoever asks for `frozen` again freezes it.
 fn allowed(user_id: &str) -> Entitlements {
     static FROZEN: AtomicBool = AtomicBool::new(false);
     if user_id == "frozen" && FROZEN.swap(true, Ordering::Relaxed) {
         std::thread::sleep(Duration::from_secs(10));
     }
-    let requests_per_minute = (user_id == "limited").then_some(LIMITED);
-    Entitlements { plan: "free".to_owned(), requests_per_minute, ..Entitlements::default() }
+    let mut allowed = Entitlements { plan: "free".to_owned(), ..Entitlements::default() };
+    match user_id {
+        "limited" => allowed.requests_per_minute = Some(LIMITED),
+        "climber" => allowed.requests_per_minute = Some(CLIMBER.load(Ordering::Relaxed)),
+        user if user.starts_with("sixty") => allowed.requests_per_minute = Some(60),
+        user if user.starts_with("seat") => {
+            allowed.requests_per_minute = Some(SEAT);
+            allowed.organization_requests_per_minute = Some(ORGANIZATION);
+            allowed.payer_id = "the organization".to_owned();
+        }
+        _ => {}
+    }
+    allowed
 }

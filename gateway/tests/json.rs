@@ -1,4 +1,6 @@
 //! JSON in and out.
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use http::Method;
 use serde_json::{Value, json};
 
@@ -169,6 +171,41 @@ async fn raw_bodies_pass_as_they_are() {
     assert_eq!(answer.body, bytes);
     let answer = edge.get("/v1/raw?count=3").await;
     assert_eq!((answer.status, answer.header("content-type"), answer.text().as_str()), (200, "text/csv", "1\n2\n3\n"));
+}
+
+#[tokio::test]
+async fn an_event_of_an_outside_party_arrives_byte_for_byte() {
+    let edge = Edge::start().await;
+    let odd = "{ \"id\" :\t\"evt_1\",\r\n\r\n  \"a\":1.0,\"a\":1e0 , \"u\":\"\\u00e9\u{e9}\" }\r\n\n ";
+    let every: Vec<u8> = (0..=255).collect();
+    let bodies = [odd.as_bytes(), &every, b"\xff\xfe not utf-8 \x80\r\n", b"\r\n", b"null", b"{", b""];
+    let kinds = ["application/json", "application/json; charset=utf-8", "text/plain", "application/octet-stream", "x"];
+    for body in bodies {
+        for kind in kinds {
+            let headers = [("content-type", kind), ("stripe-signature", "t=1,v1=aa,v1=bb")];
+            for (path, shop, sequence) in [("/v1/events", "", 0), ("/v1/shops/a%20b/events/7", "a b", 7)] {
+                let answer = edge.call(Method::POST, path, &headers, body.to_vec()).await;
+                assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"), "{answer:?}");
+                let data = STANDARD.encode(body);
+                let expected = json!({"shop": shop, "sequence": sequence, "content_type": kind, "data": data});
+                assert_eq!(answer.json(), expected, "{path}");
+                assert_eq!(edge.seen.lock().unwrap().last().unwrap().1["stripe-signature"], "t=1,v1=aa,v1=bb");
+            }
+        }
+    }
+    let untyped = edge.call(Method::POST, "/v1/events", &[], "x").await;
+    assert_eq!(untyped.json()["content_type"], "application/octet-stream");
+}
+
+#[tokio::test]
+async fn an_event_is_taken_up_to_the_limit_and_not_a_byte_more() {
+    let edge = Edge::with(|config| config.weft_edge_max_message_bytes = 100_000).await;
+    for path in ["/v1/events", "/v1/shops/s/events/1"] {
+        let call = async |bytes: usize| edge.call(Method::POST, path, &[], vec![b'\n'; bytes]).await;
+        assert_eq!(call(100_000).await.status, 200, "{path}");
+        let refused = call(100_001).await;
+        assert_eq!((refused.status, refused.code().as_str()), (413, "payload_too_large"), "{path}");
+    }
 }
 
 #[tokio::test]

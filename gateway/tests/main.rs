@@ -8,9 +8,11 @@
 
 mod access;
 mod connections;
+mod decimals;
 mod grpc;
 mod harness;
 mod json;
+mod limits;
 mod paths;
 mod streams;
 mod trouble;

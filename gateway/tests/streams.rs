@@ -1,4 +1,6 @@
 //! Server streams in every protocol: three messages and then an error.
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::Method;
 use http_body_util::BodyExt;
@@ -99,4 +101,35 @@ async fn messages_arrive_while_the_stream_goes_on() {
         text.push_str(std::str::from_utf8(body.frame().await.unwrap().unwrap().data_ref().unwrap()).unwrap());
     }
     assert_eq!(events(&text).len(), 2);
+}
+
+#[tokio::test]
+async fn an_open_stream_ends_within_a_second_when_its_session_does_or_its_account_is_suspended() {
+    let edge = Edge::start().await;
+    let request = || Bytes::from(message("shop.v1.WatchRequest", json!({"count": 1, "hang": true})));
+    for (user, suspended, reason) in
+        [("ana", false, weft_core::Reason::Unauthenticated), ("bob", true, weft_core::Reason::AccountSuspended)]
+    {
+        let token = format!("Bearer {}", edge.token(user));
+        let mut client = edge.grpc().await;
+        client.ready().await.unwrap();
+        let mut signed = tonic::Request::new(request());
+        signed.metadata_mut().insert("authorization", token.parse().unwrap());
+        let path = "/shop.v1.ShopService/Watch".parse().unwrap();
+        let mut stream = client.server_streaming(signed, path, Raw).await.unwrap().into_inner();
+        assert_eq!(numbers(&[stream.next().await.unwrap().unwrap()]), [1]);
+        let headers = [("authorization", token.as_str())];
+        let answer = edge.call(Method::GET, "/v1/watch?count=1&hang=true", &headers, "");
+
+        let ended = async {
+            edge.revoke(user, suspended);
+            tokio::time::timeout(Duration::from_secs(1), stream.next()).await.expect("it ends within a second")
+        };
+        let (answer, ended) = tokio::join!(answer, ended);
+        assert_eq!(weft_core::Reason::of(&ended.unwrap().unwrap_err()), Some(reason));
+        let told = events(&answer.text());
+        assert_eq!(told.last().unwrap().1["error"]["code"], reason.as_str().to_lowercase(), "{told:?}");
+        let again = edge.call(Method::GET, "/v1/watch?count=1", &headers, "").await;
+        assert_eq!(again.status, reason.http());
+    }
 }

@@ -30,29 +30,42 @@ macro_rules! package {
     };
 }
 
-/// `weft.billing`: plans, entitlements and money.
-pub mod billing {
-    /// Version 1.
-    #[expect(clippy::too_many_lines, clippy::allow_attributes, reason = "generated")]
-    pub mod v1 {
-        package!("weft.billing.v1");
+pub use weft::{billing, identity, orchestrator};
+
+/// `google`: what our contracts take from it.
+pub mod google {
+    /// `google.api`: raw bodies.
+    pub mod api {
+        package!("google.api");
     }
 }
 
-/// `weft.identity`: accounts, sessions and keys.
-pub mod identity {
-    /// Version 1.
-    #[expect(clippy::too_many_lines, clippy::allow_attributes, reason = "generated")]
-    pub mod v1 {
-        package!("weft.identity.v1");
+// Generated code finds `google.api` by going up from `weft.<area>.v1`.
+mod weft {
+    /// `weft.billing`: plans, entitlements and money.
+    pub mod billing {
+        /// Version 1.
+        #[expect(clippy::too_many_lines, clippy::allow_attributes, reason = "generated")]
+        pub mod v1 {
+            package!("weft.billing.v1");
+        }
     }
-}
 
-/// `weft.orchestrator`: agents and models.
-pub mod orchestrator {
-    /// Version 1.
-    #[expect(clippy::too_many_lines, clippy::allow_attributes, reason = "generated")]
-    pub mod v1 {
-        package!("weft.orchestrator.v1");
+    /// `weft.identity`: accounts, sessions and keys.
+    pub mod identity {
+        /// Version 1.
+        #[expect(clippy::too_many_lines, clippy::allow_attributes, reason = "generated")]
+        pub mod v1 {
+            package!("weft.identity.v1");
+        }
+    }
+
+    /// `weft.orchestrator`: agents and models.
+    pub mod orchestrator {
+        /// Version 1.
+        #[expect(clippy::too_many_lines, clippy::allow_attributes, reason = "generated")]
+        pub mod v1 {
+            package!("weft.orchestrator.v1");
+        }
     }
 }

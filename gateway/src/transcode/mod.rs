@@ -7,8 +7,9 @@
 //! which chats are full of.
 //!
 //! Names are snake_case (lowerCamelCase is understood), 64-bit integers are numbers, bytes are base64, fields
-//! without presence are always printed.
+//! without presence are always printed. An int64 with `weft.options.v1.json` is the decimal number that it stands for.
 mod check;
+mod decimal;
 mod number;
 mod read;
 mod read_struct;

@@ -2,6 +2,7 @@
 use base64::Engine;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
+use super::decimal;
 use super::table::Kind;
 use super::wire::{close, open, put_varint};
 
@@ -19,6 +20,7 @@ pub fn expected(kind: Kind) -> Expected {
         Kind::Double | Kind::Float => "a number",
         Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => "a 32-bit integer",
         Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 => "a 64-bit integer",
+        Kind::Decimal(decimals) => decimal::expected(decimals),
         Kind::Uint32 | Kind::Fixed32 => "an unsigned 32-bit integer",
         Kind::Uint64 | Kind::Fixed64 => "an unsigned 64-bit integer",
         Kind::Bool => "true or false",
@@ -53,7 +55,7 @@ pub fn put_integer(out: &mut Vec<u8>, kind: Kind, value: i128) -> Result<(), Exp
         Kind::Fixed64 => out.extend_from_slice(&u64::try_from(value).map_err(|_range| range())?.to_le_bytes()),
         Kind::Sfixed32 => out.extend_from_slice(&i32::try_from(value).map_err(|_range| range())?.to_le_bytes()),
         Kind::Sfixed64 => out.extend_from_slice(&i64::try_from(value).map_err(|_range| range())?.to_le_bytes()),
-        Kind::Bool | Kind::String | Kind::Bytes | Kind::Message(_) => return Err(range()),
+        Kind::Decimal(_) | Kind::Bool | Kind::String | Kind::Bytes | Kind::Message(_) => return Err(range()),
     }
     Ok(())
 }
@@ -80,6 +82,10 @@ pub fn put_float(out: &mut Vec<u8>, kind: Kind, value: f64) -> Result<(), Expect
 
 /// Appends a number that is written as text: in a JSON string, a map key, a path or a query.
 pub fn put_number_text(out: &mut Vec<u8>, kind: Kind, text: &str) -> Result<(), Expected> {
+    if let Kind::Decimal(decimals) = kind {
+        put_varint(out, decimal::read(text, decimals)? as u64);
+        return Ok(());
+    }
     if let Ok(value) = text.parse::<i128>()
         && !text.starts_with('+')
     {

@@ -1,10 +1,13 @@
 //! JSON in, wire bytes out, in one pass over the text.
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 
 use prost::Message as _;
 use prost_reflect::DynamicMessage;
+use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Unexpected, Visitor};
+use serde_json::value::RawValue;
 
 use super::check::MAX_WIRE_DEPTH;
 use super::number::{expected, put_base64, put_float, put_integer, put_number_text};
@@ -16,6 +19,8 @@ use super::wire::{BYTES, close, open, put_tag, put_varint};
 const SENTENCE_BYTES: usize = 200;
 /// Names of fields in it.
 const NAMES: usize = 6;
+/// Longest part of a number that it quotes.
+const NUMBER_BYTES: usize = 40;
 
 /// Appends a JSON object as the wire bytes of a message. The error is a sentence that names the field.
 pub fn read_message(
@@ -313,6 +318,8 @@ impl<'de> DeserializeSeed<'de> for One<'_, '_> {
                 self.reading.surface(1);
                 Ok(())
             }
+            // As it is written: a float in between would round it.
+            Kind::Decimal(_) => self.decimal(<&RawValue>::deserialize(text)?.get()),
             Kind::String | Kind::Bytes => text.deserialize_str(self),
             Kind::Bool => text.deserialize_bool(self),
             _ => text.deserialize_any(self),
@@ -321,6 +328,16 @@ impl<'de> DeserializeSeed<'de> for One<'_, '_> {
 }
 
 impl One<'_, '_> {
+    /// A number, or a string that holds one.
+    fn decimal<E: Error>(self, json: &str) -> Result<(), E> {
+        let unquoted = if json.starts_with('"') { serde_json::from_str::<Cow<str>>(json) } else { Ok(json.into()) };
+        let text = unquoted.map_err(E::custom)?;
+        put_number_text(&mut self.reading.out, self.kind, &text).map_err(|fits| {
+            let shown: String = text.chars().take(NUMBER_BYTES).collect();
+            E::invalid_value(Unexpected::Other(&format!("`{shown}`")), &fits)
+        })
+    }
+
     fn unfit<E: Error>(&self, got: Unexpected) -> E {
         E::invalid_type(got, &expected(self.kind))
     }
@@ -447,7 +464,7 @@ impl<'de> Visitor<'de> for Entries<'_, '_> {
         self.reading.deeper()?;
         self.reading.sink(1)?;
         let mut seen = HashSet::new();
-        while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
+        while let Some(key) = map.next_key::<Cow<'de, str>>()? {
             put_tag(&mut self.reading.out, self.field.number, BYTES);
             let entry = open(&mut self.reading.out);
             put_key(&mut self.reading.out, self.key, &key)

@@ -1,7 +1,12 @@
 //! What both directions know of every message: made once from a descriptor pool.
 use std::collections::HashMap;
 
-use prost_reflect::{DescriptorPool, EnumDescriptor, FieldDescriptor, MessageDescriptor};
+use prost_reflect::{DescriptorPool, EnumDescriptor, ExtensionDescriptor, FieldDescriptor, MessageDescriptor};
+
+use super::decimal::MAX_DECIMALS;
+
+/// Full name of the option that says how JSON shows a field.
+const JSON_OPTION: &str = "weft.options.v1.json";
 
 /// A message's place in [`Tables`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +88,8 @@ pub enum Kind {
     Float,
     Int32,
     Int64,
+    /// An int64 that JSON shows as a decimal number with at most so many places.
+    Decimal(u8),
     Uint32,
     Uint64,
     Sint32,
@@ -113,8 +120,8 @@ pub struct Enum {
 pub struct FieldPath(pub(super) Vec<u32>);
 
 impl Tables {
-    /// The tables of every message in a pool.
-    pub fn new(pool: &DescriptorPool) -> Self {
+    /// The tables of every message in a pool. The error is a sentence about a field's options.
+    pub fn new(pool: &DescriptorPool) -> Result<Self, String> {
         let descriptors: Vec<MessageDescriptor> = pool.all_messages().collect();
         let enums: Vec<EnumDescriptor> = pool.all_enums().collect();
         let by_name: HashMap<String, MessageId> = descriptors
@@ -124,9 +131,10 @@ impl Tables {
             .collect();
         let enum_ids: HashMap<String, EnumId> =
             enums.iter().enumerate().map(|(index, one)| (one.full_name().to_owned(), EnumId(index as u32))).collect();
-        let ids = Ids { messages: &by_name, enums: &enum_ids };
-        let messages = descriptors.into_iter().map(|descriptor| Message::new(descriptor, &ids)).collect();
-        Tables { messages, enums: enums.iter().map(Enum::new).collect(), by_name }
+        let ids = Ids { messages: &by_name, enums: &enum_ids, json: pool.get_extension_by_name(JSON_OPTION) };
+        let messages = descriptors.into_iter().map(|descriptor| Message::new(descriptor, &ids));
+        let messages = messages.collect::<Result<_, _>>()?;
+        Ok(Tables { messages, enums: enums.iter().map(Enum::new).collect(), by_name })
     }
 
     /// The message with this full name.
@@ -179,10 +187,12 @@ impl Tables {
 struct Ids<'a> {
     messages: &'a HashMap<String, MessageId>,
     enums: &'a HashMap<String, EnumId>,
+    /// The option about JSON, if the descriptors have it.
+    json: Option<ExtensionDescriptor>,
 }
 
 impl Message {
-    fn new(descriptor: MessageDescriptor, ids: &Ids) -> Self {
+    fn new(descriptor: MessageDescriptor, ids: &Ids) -> Result<Self, String> {
         let mut fields: Vec<FieldDescriptor> = descriptor.fields().collect();
         fields.sort_by_key(FieldDescriptor::number);
         let mut names = HashMap::new();
@@ -194,8 +204,8 @@ impl Message {
         }
         let real: Vec<_> = descriptor.oneofs().filter(|oneof| !oneof.is_synthetic()).collect();
         let shape = Shape::of(descriptor.full_name());
-        let fields = fields.iter().map(|field| Field::new(field, ids, &real)).collect();
-        Message { shape, fields, names, oneofs: real.len() as u32, descriptor }
+        let fields = fields.iter().map(|field| Field::new(field, ids, &real)).collect::<Result<_, _>>()?;
+        Ok(Message { shape, fields, names, oneofs: real.len() as u32, descriptor })
     }
 
     /// The place of the field with this number; `hint` is where it probably is.
@@ -240,8 +250,8 @@ impl Shape {
 }
 
 impl Field {
-    fn new(field: &FieldDescriptor, ids: &Ids, real: &[prost_reflect::OneofDescriptor]) -> Self {
-        let (kind, label) = match field.kind() {
+    fn new(field: &FieldDescriptor, ids: &Ids, real: &[prost_reflect::OneofDescriptor]) -> Result<Self, String> {
+        let (mut kind, label) = match field.kind() {
             prost_reflect::Kind::Message(entry) if field.is_map() => {
                 let key = Kind::of(&entry.map_entry_key_field().kind(), ids);
                 (Kind::of(&entry.map_entry_value_field().kind(), ids), Label::Map(key))
@@ -250,16 +260,38 @@ impl Field {
             kind if field.supports_presence() => (Kind::of(&kind, ids), Label::Optional),
             kind => (Kind::of(&kind, ids), Label::Plain),
         };
+        if let Some(option) = &ids.json
+            && let Some(decimals) = decimals(field, option)
+        {
+            let fits = kind == Kind::Int64 && !field.is_map() && (1..=MAX_DECIMALS).contains(&decimals);
+            if !fits {
+                return Err(format!(
+                    "the field {} has decimals = {decimals}; they are for int64 fields, 1 to {MAX_DECIMALS} of them",
+                    field.full_name()
+                ));
+            }
+            kind = Kind::Decimal(decimals as u8);
+        }
         let oneof = field.containing_oneof().and_then(|oneof| real.iter().position(|one| *one == oneof));
-        Field {
+        Ok(Field {
             name: field.name().into(),
             key: format!("\"{}\":", field.name()).into_bytes().into(),
             number: field.number(),
             kind,
             label,
             oneof: oneof.map(|index| index as u32),
-        }
+        })
     }
+}
+
+/// The decimal places that the option of a field states, if it has the option.
+fn decimals(field: &FieldDescriptor, option: &ExtensionDescriptor) -> Option<u32> {
+    let options = field.options();
+    if !options.has_extension(option) {
+        return None;
+    }
+    let stated = options.get_extension(option);
+    stated.as_message()?.get_field_by_name("decimals")?.as_u32()
 }
 
 impl Kind {

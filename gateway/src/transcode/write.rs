@@ -5,6 +5,7 @@ use prost_reflect::{DynamicMessage, SerializeOptions};
 use serde::Serialize;
 
 use super::WireError;
+use super::decimal;
 use super::table::{Field, FieldPath, Kind, Label, Message, MessageId, Shape, Tables};
 use super::wire::{BYTES, Reader};
 
@@ -273,6 +274,7 @@ impl Writing<'_> {
             }
             Kind::Int32 => self.print(&(reader.varint()? as i32)),
             Kind::Int64 => self.print(&(reader.varint()? as i64)),
+            Kind::Decimal(decimals) => decimal::write(self.out, reader.varint()? as i64, decimals),
             Kind::Uint32 => self.print(&(reader.varint()? as u32)),
             Kind::Uint64 => self.print(&reader.varint()?),
             Kind::Sint32 => {

@@ -46,6 +46,11 @@ impl Guard {
         &self.policies
     }
 
+    /// Waits until what this user has begun, a stream, has to end, and says why; see [`Verifier::until_over`].
+    pub async fn until_over(&self, user: &Claims) -> Status {
+        self.verifier.until_over(user).await
+    }
+
     /// Lets the call of `path` with these headers in, and says who it is.
     ///
     /// Errors: UNIMPLEMENTED for an unknown path; UNAUTHENTICATED without a valid token where one is needed;

@@ -24,6 +24,18 @@ pub enum Access {
     Service,
 }
 
+/// Which of the edge's limits counts an RPC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RateClass {
+    /// The caller's plan, or the limit on calls without a user.
+    #[default]
+    Plan,
+    /// Signing in: few a minute from one address.
+    Login,
+    /// Events of an outside party: many a minute for a product.
+    Webhook,
+}
+
 /// The policy of one RPC.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -35,12 +47,20 @@ pub struct Policy {
     pub feature: Option<String>,
     /// Whether a client that does not know if a call arrived may send it again.
     pub retry_safe: bool,
+    /// Which of the edge's limits counts it; [`RateClass::Plan`] with [`Access::Service`].
+    pub rate_class: RateClass,
 }
 
 impl Policy {
     /// The policy of RPCs that state none, for descriptors of others: a signed-in user, no repetition.
     pub fn user() -> Policy {
-        Policy { access: Access::User, callers: Vec::new(), feature: None, retry_safe: false }
+        Policy {
+            access: Access::User,
+            callers: Vec::new(),
+            feature: None,
+            retry_safe: false,
+            rate_class: RateClass::Plan,
+        }
     }
 }
 
@@ -151,10 +171,19 @@ fn parse(option: &DynamicMessage) -> Result<Policy, &'static str> {
         .unwrap_or_default();
     let feature = option.get_field_by_name("feature").and_then(|value| value.as_str().map(str::to_owned));
     let feature = feature.filter(|name| !name.is_empty());
+    let rate_class = match number("rate_class") {
+        0 => RateClass::Plan,
+        1 => RateClass::Login,
+        2 => RateClass::Webhook,
+        _ => return Err("its rate_class is not known, choose one of RateClass"),
+    };
+    if access == Access::Service && rate_class != RateClass::Plan {
+        return Err("rate_class is for calls from outside, leave it out with ACCESS_SERVICE");
+    }
     match (access, callers.is_empty(), feature.is_some()) {
         (Access::Service, true, _) => Err("nobody could call it, name the services in callers"),
         (Access::Public | Access::User | Access::Admin, false, _) => Err("callers needs ACCESS_SERVICE"),
         (Access::Public | Access::Admin | Access::Service, _, true) => Err("feature needs ACCESS_USER"),
-        _ => Ok(Policy { access, callers, feature, retry_safe: number("retry") == 1 }),
+        _ => Ok(Policy { access, callers, feature, retry_safe: number("retry") == 1, rate_class }),
     }
 }

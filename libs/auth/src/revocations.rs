@@ -2,9 +2,10 @@
 //! in return: which tokens are used.
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
@@ -27,11 +28,34 @@ const REPORT_SIZE: usize = 1000;
 /// Expired entries are forgotten once in this many polls, which is about a minute.
 const POLLS_PER_PRUNE: u32 = 200;
 
+/// Why a token is refused before it expires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Its session is over, or it was withdrawn.
+    Ended,
+    /// Its account is suspended.
+    Suspended,
+}
+
+/// One entry.
+#[derive(Clone, Copy)]
+struct Entry {
+    expires_at_ms: i64,
+    refusal: Refusal,
+}
+
 /// The ids of ended sessions and withdrawn tokens that have not expired yet, shared by all clones.
 ///
 /// It holds no more than what ends within the life of one access token.
 #[derive(Clone, Default)]
-pub struct Revocations(Arc<RwLock<HashMap<String, i64>>>);
+pub struct Revocations(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    entries: RwLock<HashMap<String, Entry>>,
+    /// Told of every entry.
+    news: Notify,
+}
 
 impl Revocations {
     /// An empty set.
@@ -41,37 +65,57 @@ impl Revocations {
 
     /// Whether the session or token with this id has ended.
     pub fn contains(&self, id: &str) -> bool {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).contains_key(id)
+        self.entries().contains_key(id)
     }
 
-    /// Whether a token with these claims is to be refused.
-    pub(crate) fn refuses(&self, claims: &Claims) -> bool {
-        let ended = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        ended.contains_key(&claims.sid) || ended.contains_key(&claims.jti)
+    /// Why a token with these claims is to be refused, if it is. A session that is over is over, whatever else its
+    /// account is.
+    pub(crate) fn refusal(&self, claims: &Claims) -> Option<Refusal> {
+        let entries = self.entries();
+        [&claims.sid, &claims.jti].into_iter().find_map(|id| entries.get(id)).map(|entry| entry.refusal)
+    }
+
+    /// Why whatever was begun with a token has to end: its session is over, or its account is suspended. A token that
+    /// was only withdrawn, in favour of another one, is no reason. Waits until there is one.
+    pub(crate) async fn until_over(&self, claims: &Claims) -> Refusal {
+        loop {
+            let news = self.0.news.notified();
+            match self.refusal(claims) {
+                Some(Refusal::Suspended) => return Refusal::Suspended,
+                Some(Refusal::Ended) if self.contains(&claims.sid) => return Refusal::Ended,
+                _ => news.await,
+            }
+        }
     }
 
     /// Refuses the session's tokens, or the one token, from now on. `expires_at_ms`: when the last of them
-    /// expires by itself, in ms since 1970; it may be forgotten afterwards.
-    pub fn insert(&self, id: impl Into<String>, expires_at_ms: i64) {
-        let mut ended = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let until = ended.entry(id.into()).or_insert(expires_at_ms);
-        *until = expires_at_ms.max(*until);
+    /// expires by itself, in ms since 1970; it may be forgotten afterwards. The last refusal of an id counts.
+    pub fn insert(&self, id: impl Into<String>, refusal: Refusal, expires_at_ms: i64) {
+        let mut entries = self.0.entries.write().unwrap_or_else(PoisonError::into_inner);
+        let entry = entries.entry(id.into()).or_insert(Entry { expires_at_ms, refusal });
+        *entry = Entry { expires_at_ms: expires_at_ms.max(entry.expires_at_ms), refusal };
+        drop(entries);
+        self.0.news.notify_waiters();
     }
 
     /// Forgets what has expired at `now_ms`.
     pub fn prune(&self, now_ms: i64) {
-        let mut ended = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        ended.retain(|_, expires_at_ms| *expires_at_ms > now_ms);
+        let mut entries = self.0.entries.write().unwrap_or_else(PoisonError::into_inner);
+        entries.retain(|_, entry| entry.expires_at_ms > now_ms);
     }
 
     /// How many ids it holds.
     pub fn len(&self) -> usize {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).len()
+        self.entries().len()
     }
 
     /// Whether it holds none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    fn entries(&self) -> RwLockReadGuard<'_, HashMap<String, Entry>> {
+        self.0.entries.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -175,7 +219,8 @@ async fn catch_up(
         };
         let count = answer.revocations.len();
         for ended in answer.revocations {
-            revocations.insert(ended.id, ended.expires_at);
+            let refusal = if ended.suspended { Refusal::Suspended } else { Refusal::Ended };
+            revocations.insert(ended.id, refusal, ended.expires_at);
         }
         let moved = *place != answer.next_page_token;
         *place = answer.next_page_token;
@@ -192,8 +237,8 @@ mod tests {
     #[test]
     fn an_ended_session_is_forgotten_when_its_tokens_have_expired() {
         let revocations = Revocations::new();
-        revocations.insert("a", 1_000);
-        revocations.insert("b", 2_000);
+        revocations.insert("a", Refusal::Ended, 1_000);
+        revocations.insert("b", Refusal::Ended, 2_000);
         revocations.prune(1_000);
         assert!(!revocations.contains("a"));
         assert!(revocations.contains("b"));
@@ -202,8 +247,8 @@ mod tests {
     #[test]
     fn hearing_of_it_twice_does_not_shorten_a_revocation() {
         let revocations = Revocations::new();
-        revocations.insert("a", 2_000);
-        revocations.insert("a", 1_000);
+        revocations.insert("a", Refusal::Ended, 2_000);
+        revocations.insert("a", Refusal::Ended, 1_000);
         revocations.prune(1_500);
         assert!(revocations.contains("a"));
     }
@@ -211,7 +256,50 @@ mod tests {
     #[test]
     fn clones_share_the_set() {
         let revocations = Revocations::new();
-        revocations.clone().insert("a", 1);
+        revocations.clone().insert("a", Refusal::Ended, 1);
         assert!(revocations.contains("a"));
+    }
+
+    #[test]
+    fn the_last_refusal_of_an_id_counts() {
+        let revocations = Revocations::new();
+        revocations.insert("a", Refusal::Suspended, 1_000);
+        revocations.insert("a", Refusal::Ended, 1_000);
+        assert_eq!(revocations.refusal(&claims("s", "a")), Some(Refusal::Ended));
+        revocations.insert("a", Refusal::Suspended, 1_000);
+        assert_eq!(revocations.refusal(&claims("s", "a")), Some(Refusal::Suspended));
+        revocations.insert("s", Refusal::Ended, 1_000);
+        assert_eq!(revocations.refusal(&claims("s", "a")), Some(Refusal::Ended), "its session is over as well");
+        assert_eq!(revocations.refusal(&claims("t", "b")), None);
+    }
+
+    #[tokio::test]
+    async fn what_was_begun_ends_with_the_session_and_not_with_the_token() {
+        let revocations = Revocations::new();
+        revocations.insert("withdrawn", Refusal::Ended, 1_000);
+        let claims = claims("session", "withdrawn");
+        let mut over = Box::pin(revocations.until_over(&claims));
+        assert!(futures_util::poll!(over.as_mut()).is_pending());
+        revocations.insert("another", Refusal::Ended, 1_000);
+        assert!(futures_util::poll!(over.as_mut()).is_pending());
+        revocations.insert("session", Refusal::Ended, 1_000);
+        assert_eq!(over.await, Refusal::Ended);
+        revocations.insert("other", Refusal::Suspended, 1_000);
+        assert_eq!(revocations.until_over(&super::tests::claims("open", "other")).await, Refusal::Suspended);
+    }
+
+    fn claims(sid: &str, jti: &str) -> Claims {
+        Claims {
+            iss: String::new(),
+            aud: String::new(),
+            sub: String::new(),
+            prd: String::new(),
+            sid: sid.to_owned(),
+            jti: jti.to_owned(),
+            email: String::new(),
+            roles: Vec::new(),
+            iat: 0,
+            exp: 0,
+        }
     }
 }

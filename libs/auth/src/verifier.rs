@@ -10,6 +10,7 @@ use tonic::Status;
 use weft_core::{Clock, Reason};
 
 use crate::keys::{KeySet, NoKey};
+use crate::revocations::Refusal;
 use crate::uses::Uses;
 use crate::{AUDIENCE, Claims, ISSUER, Keys, Revocations};
 
@@ -86,6 +87,13 @@ impl Verifier {
         Ok(claims)
     }
 
+    /// Waits until whatever was begun with a token has to end, and says why: its session is over (UNAUTHENTICATED) or
+    /// its account suspended (PERMISSION_DENIED, `account_suspended`). That the token expires meanwhile is no reason.
+    /// For what lasts, a stream; it may be dropped at any time.
+    pub async fn until_over(&self, claims: &Claims) -> Status {
+        refused(self.0.revocations.until_over(claims).await)
+    }
+
     pub(crate) fn revocations(&self) -> &Revocations {
         &self.0.revocations
     }
@@ -123,8 +131,10 @@ impl Inner {
 
     /// What may change between two calls with the same token.
     fn still_good(&self, claims: Arc<Claims>) -> Result<Arc<Claims>, Status> {
-        let expired = self.clock.now_ms().div_euclid(1000) >= claims.exp;
-        if expired || self.revocations.refuses(&claims) { Err(not_valid()) } else { Ok(claims) }
+        if self.clock.now_ms().div_euclid(1000) >= claims.exp {
+            return Err(not_valid());
+        }
+        self.revocations.refusal(&claims).map_or(Ok(claims), |refusal| Err(refused(refusal)))
     }
 }
 
@@ -146,4 +156,12 @@ fn signature_only() -> Validation {
 /// The same for everything that can be wrong with a token: a forger learns nothing from it.
 pub(crate) fn not_valid() -> Status {
     Reason::Unauthenticated.status("the access token is not valid")
+}
+
+/// Why a token that was good is so no more. That an account is suspended is told only to who has a token of it.
+fn refused(refusal: Refusal) -> Status {
+    match refusal {
+        Refusal::Ended => not_valid(),
+        Refusal::Suspended => Reason::AccountSuspended.status("this account is suspended, ask the support"),
+    }
 }

@@ -18,7 +18,10 @@ use weft_core::{Clock, Reason};
 use weft_proto::Channel;
 use weft_proto::billing::v1::entitlement_service_client::EntitlementServiceClient;
 use weft_proto::billing::v1::entitlement_service_server::{EntitlementService, EntitlementServiceServer};
-use weft_proto::billing::v1::{CheckFeatureRequest, CheckFeatureResponse, Entitlements, GetEntitlementsRequest};
+use weft_proto::billing::v1::{
+    CheckFeatureRequest, CheckFeatureResponse, CheckQuotaRequest, CheckQuotaResponse, Entitlements,
+    GetEntitlementsRequest, GetRateLimitRequest, RateLimit,
+};
 use weft_proto::identity::v1::key_service_client::KeyServiceClient;
 use weft_proto::identity::v1::key_service_server::{KeyService, KeyServiceServer};
 use weft_proto::identity::v1::{
@@ -98,7 +101,15 @@ impl Identity {
     }
 
     pub fn ends(&self, id: impl Into<String>, expires_at: i64) {
-        self.0.ended.lock().unwrap().push(Revocation { id: id.into(), expires_at });
+        self.lists_revocation(id, expires_at, false);
+    }
+
+    pub fn suspends(&self, token_id: impl Into<String>, expires_at: i64) {
+        self.lists_revocation(token_id, expires_at, true);
+    }
+
+    fn lists_revocation(&self, id: impl Into<String>, expires_at: i64, suspended: bool) {
+        self.0.ended.lock().unwrap().push(Revocation { id: id.into(), expires_at, suspended });
     }
 
     /// The tokens that were reported as used.
@@ -231,6 +242,14 @@ impl EntitlementService for Billing {
     ) -> Result<Response<CheckFeatureResponse>, Status> {
         let caller = weft_auth::Caller::of(&request)?;
         Ok(Response::new(CheckFeatureResponse { plan: caller.service.as_deref().unwrap_or("nobody").to_owned() }))
+    }
+
+    async fn get_rate_limit(&self, _request: Request<GetRateLimitRequest>) -> Result<Response<RateLimit>, Status> {
+        Err(Reason::Unimplemented.status("not here"))
+    }
+
+    async fn check_quota(&self, _request: Request<CheckQuotaRequest>) -> Result<Response<CheckQuotaResponse>, Status> {
+        Err(Reason::Unimplemented.status("not here"))
     }
 }
 

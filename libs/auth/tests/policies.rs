@@ -4,7 +4,7 @@ use std::path::Path;
 use prost_reflect::DescriptorPool;
 use protox::Compiler;
 use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver, IncludeFileResolver};
-use weft_auth::{Access, Policies, Policy, PolicyError};
+use weft_auth::{Access, Policies, Policy, PolicyError, RateClass};
 
 struct Source(String);
 
@@ -50,7 +50,7 @@ fn every_rpc_of_ours_has_a_policy() {
     let jwks = policies.get("/weft.identity.v1.KeyService/GetJwks").unwrap();
     assert_eq!((jwks.access, jwks.retry_safe), (Access::Public, true));
     let login = policies.get("/weft.identity.v1.AuthService/Login").unwrap();
-    assert_eq!((login.access, login.retry_safe), (Access::Public, false));
+    assert_eq!((login.access, login.retry_safe, login.rate_class), (Access::Public, false, RateClass::Login));
     let entitlements = policies.get("/weft.billing.v1.EntitlementService/GetEntitlements").unwrap();
     assert_eq!(entitlements.access, Access::Service);
     assert!(entitlements.callers.iter().any(|name| name == "orchestrator"));
@@ -63,6 +63,8 @@ fn a_policy_is_read_whole() {
         ("Look", &policy("access: ACCESS_PUBLIC retry: RETRY_SAFE")),
         ("Buy", &policy("access: ACCESS_USER feature: \"shopping\"")),
         ("Close", &policy("access: ACCESS_ADMIN")),
+        ("Enter", &policy("access: ACCESS_PUBLIC rate_class: RATE_CLASS_LOGIN")),
+        ("Event", &policy("access: ACCESS_PUBLIC rate_class: RATE_CLASS_WEBHOOK")),
         ("Count", &policy("access: ACCESS_SERVICE callers: [\"billing\", \"storage\"]")),
     ]);
     let policies = Policies::of(&pool).unwrap();
@@ -71,6 +73,8 @@ fn a_policy_is_read_whole() {
         ("Look", Policy { retry_safe: true, ..plain(Access::Public) }),
         ("Buy", Policy { feature: Some("shopping".into()), ..plain(Access::User) }),
         ("Close", plain(Access::Admin)),
+        ("Enter", Policy { rate_class: RateClass::Login, ..plain(Access::Public) }),
+        ("Event", Policy { rate_class: RateClass::Webhook, ..plain(Access::Public) }),
         ("Count", Policy { callers: vec!["billing".into(), "storage".into()], ..plain(Access::Service) }),
     ];
     for (name, policy) in expected {
@@ -92,6 +96,8 @@ fn a_policy_that_cannot_be_meant_is_an_error() {
     assert!(problem("retry: RETRY_SAFE").contains("states no access"));
     assert!(problem("access: ACCESS_SERVICE").contains("nobody could call it"));
     assert!(problem("access: ACCESS_USER callers: [\"billing\"]").contains("callers needs ACCESS_SERVICE"));
+    let service = "access: ACCESS_SERVICE callers: [\"billing\"] rate_class: RATE_CLASS_WEBHOOK";
+    assert!(problem(service).contains("rate_class is for calls from outside"));
     assert!(problem("access: ACCESS_PUBLIC feature: \"shopping\"").contains("feature needs ACCESS_USER"));
     assert!(
         problem("access: ACCESS_SERVICE callers: [\"billing\"] feature: \"x\"").contains("feature needs ACCESS_USER")

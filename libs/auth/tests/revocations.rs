@@ -1,8 +1,8 @@
 //! Following identity's list of ended sessions.
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use weft_auth::{Claims, Keys, Revocations, Verifier, follow};
-use weft_core::Clock;
+use weft_auth::{Claims, Keys, Refusal, Revocations, Verifier, follow};
+use weft_core::{Clock, Reason};
 
 use crate::fakes::{Identity, Mood, START_MS, claims, eventually, signer};
 
@@ -104,7 +104,7 @@ async fn the_first_use_of_a_token_is_reported_and_no_other() {
 #[tokio::test]
 async fn a_token_that_is_refused_is_not_reported() {
     let setting = following(Identity::with_keys(Vec::new())).await;
-    setting.revocations.insert("withdrawn", TOMORROW_MS);
+    setting.revocations.insert("withdrawn", Refusal::Ended, TOMORROW_MS);
     let withdrawn = signer("key").mint(&Claims { jti: "withdrawn".into(), ..claims("ada") });
     let expired = signer("key").mint(&Claims { jti: "expired".into(), exp: START_MS / 1000, ..claims("ada") });
     let forged = signer("forger").mint(&Claims { jti: "forged".into(), ..claims("ada") });
@@ -138,4 +138,40 @@ async fn what_was_used_is_reported_before_the_follower_stops() {
     setting.cancel.cancel();
     setting.follower.join_next().await.unwrap().unwrap();
     assert_eq!(setting.identity.used(), ["the last"]);
+}
+
+#[tokio::test]
+async fn a_token_of_a_suspended_account_is_refused_with_the_reason_until_it_is_restored() {
+    let identity = Identity::with_keys(Vec::new());
+    let setting = following(identity).await;
+    let token = signer("key").mint(&Claims { jti: "one".into(), ..claims("ada") });
+    let refusal = async || Reason::of(&setting.verifier.verify(&token).await.unwrap_err()).unwrap();
+    setting.verifier.verify(&token).await.unwrap();
+
+    setting.identity.suspends("one", TOMORROW_MS);
+    eventually("the news is read", || setting.revocations.contains("one")).await;
+    assert_eq!(refusal().await, Reason::AccountSuspended);
+    let other = signer("key").mint(&Claims { jti: "two".into(), ..claims("bob") });
+    setting.verifier.verify(&other).await.unwrap();
+
+    // Restored: the old token stays worthless, and says that another one is to be had.
+    setting.identity.ends("one", TOMORROW_MS);
+    setting.identity.ends("and then", TOMORROW_MS);
+    eventually("the news is read", || setting.revocations.contains("and then")).await;
+    assert_eq!(refusal().await, Reason::Unauthenticated);
+}
+
+#[tokio::test]
+async fn who_waits_for_the_end_of_a_session_hears_of_it_and_why() {
+    let setting = following(Identity::with_keys(Vec::new())).await;
+    for (jti, reason) in [("one", Reason::AccountSuspended), ("two", Reason::Unauthenticated)] {
+        let claims = Claims { jti: jti.to_owned(), sid: format!("session of {jti}"), ..claims("ada") };
+        let over = setting.verifier.until_over(&claims);
+        match reason {
+            Reason::AccountSuspended => setting.identity.suspends(jti, TOMORROW_MS),
+            _ => setting.identity.ends(format!("session of {jti}"), TOMORROW_MS),
+        }
+        let status = tokio::time::timeout(std::time::Duration::from_secs(5), over).await.expect("it is told");
+        assert_eq!(Reason::of(&status), Some(reason));
+    }
 }

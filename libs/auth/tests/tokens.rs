@@ -5,7 +5,7 @@ use ed25519_dalek::{Signer as _, SigningKey};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 use tonic::{Code, Status};
-use weft_auth::{Keys, Revocations, Signer, Verifier};
+use weft_auth::{Keys, Refusal, Revocations, Signer, Verifier};
 use weft_core::{Clock, Reason};
 
 use crate::fakes::{START_MS, START_S, claims, signer, verifier};
@@ -223,7 +223,7 @@ async fn a_remembered_token_is_refused_as_soon_as_its_session_ends() {
     verifier.verify(&ada).await.unwrap();
     verifier.verify(&eve).await.unwrap();
 
-    revocations.insert(claims("ada").sid, claims("ada").exp * 1000);
+    revocations.insert(claims("ada").sid, Refusal::Ended, claims("ada").exp * 1000);
     let status = verifier.verify(&ada).await.unwrap_err();
     assert_eq!(told(&status), told(&verifier.verify("").await.unwrap_err()));
     assert!(verifier.verify(&ada).await.is_err(), "and stays refused");
@@ -233,7 +233,7 @@ async fn a_remembered_token_is_refused_as_soon_as_its_session_ends() {
 #[tokio::test]
 async fn a_token_of_an_ended_session_is_refused_the_first_time_too() {
     let revocations = Revocations::new();
-    revocations.insert(claims("ada").sid, claims("ada").exp * 1000);
+    revocations.insert(claims("ada").sid, Refusal::Ended, claims("ada").exp * 1000);
     let verifier = Verifier::new(Keys::fixed(vec![ours().jwk()]), revocations, Clock::manual(START_MS));
     assert_eq!(verifier.verify(&ours().mint(&claims("ada"))).await.unwrap_err().code(), Code::Unauthenticated);
 }
@@ -245,7 +245,7 @@ async fn a_withdrawn_token_is_refused_and_others_of_its_session_go_on() {
     let (withdrawn, next) = (with("jti", json!("one")), with("jti", json!("another")));
     verifier.verify(&withdrawn).await.unwrap();
 
-    revocations.insert("one", claims("ada").exp * 1000);
+    revocations.insert("one", Refusal::Ended, claims("ada").exp * 1000);
     assert_eq!(verifier.verify(&withdrawn).await.unwrap_err().code(), Code::Unauthenticated);
     verifier.verify(&next).await.expect("only the one token");
 }

@@ -20,8 +20,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use weft_core::Clock;
 
+use crate::limit::CLOSED;
+
 pub use error::{CacheError, Source};
-pub use limit::{Decision, Rate};
+pub use limit::{Binding, Decision, Rate};
 pub use local::{LOCAL_STATE_BYTES, Local};
 pub use redis::{Redis, RedisOptions};
 
@@ -73,9 +75,17 @@ impl Cache {
     /// Counts one request of `key` against `rate`. Never fails and never waits longer than
     /// [`RedisOptions::patience`].
     pub async fn admit(&self, key: &str, rate: Rate) -> Decision {
+        let binding = self.admit_all(&[(key, rate)]).await;
+        binding.map_or(CLOSED, |binding| binding.decision)
+    }
+
+    /// Counts one request against several limits in one step: against each of them if all admit it, against none if one
+    /// refuses it. The answer is that of the limit that binds; None if there are no limits. The keys have to differ.
+    /// Never fails and never waits longer than [`RedisOptions::patience`].
+    pub async fn admit_all(&self, limits: &[(&str, Rate)]) -> Option<Binding> {
         match self {
-            Cache::Local(local) => local.admit(key, rate),
-            Cache::Redis(redis) => redis.admit(key, rate).await,
+            Cache::Local(local) => local.admit(limits),
+            Cache::Redis(redis) => redis.admit(limits).await,
         }
     }
 

@@ -8,7 +8,7 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache as Store;
 use weft_core::Clock;
 
-use crate::limit::{Decision, Limiter, Rate};
+use crate::limit::{Binding, Limiter, Rate};
 
 /// Keys and values that are held in process at most, in bytes.
 pub const LOCAL_STATE_BYTES: u64 = 64 * 1024 * 1024;
@@ -64,8 +64,8 @@ impl Local {
         Local { clock, limiter: Limiter::new(), store: store.build() }
     }
 
-    pub(crate) fn admit(&self, key: &str, rate: Rate) -> Decision {
-        self.limiter.admit(key, rate, self.clock.now_ms())
+    pub(crate) fn admit(&self, limits: &[(&str, Rate)]) -> Option<Binding> {
+        self.limiter.admit(limits, self.clock.now_ms())
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<Bytes> {

@@ -1,4 +1,5 @@
 //! Limits and state shared over Redis, and what a replica does without it.
+use std::pin::pin;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
@@ -12,10 +13,13 @@ use tokio::time::{Instant, timeout};
 use weft_core::Clock;
 
 use crate::error::CacheError;
-use crate::limit::{CLOSED, Decision, Limiter, Pace, Rate};
+use crate::limit::{Binding, CLOSED, Limiter, Pace, Rate, verdict};
 
 /// How long a limit may wait for Redis before this replica decides alone.
-const LIMIT_PATIENCE: Duration = Duration::from_millis(50);
+const LIMIT_PATIENCE: Duration = Duration::from_millis(250);
+/// Turns in which a wait is counted. While this process itself is too busy to read an answer that is there, its turns
+/// take longer and Redis is not blamed: a limit that is decided alone is not shared.
+const TURNS: u32 = 10;
 /// How long state may wait for Redis before it is UNAVAILABLE.
 const STATE_PATIENCE: Duration = Duration::from_millis(400);
 /// How long to wait for a first connection before starting without one.
@@ -38,11 +42,12 @@ const LIMIT_SCRIPT: &str = include_str!("limit.lua");
 /// Which Redis, and how it is used.
 #[derive(Clone)]
 pub struct RedisOptions {
-    /// `redis://` or `rediss://`, with credentials and database if need be.
+    /// `redis://` or `rediss://`, with credentials and database if need be. One server, not a cluster: limits that are
+    /// counted together have keys in different slots.
     pub url: String,
     /// How many processes share it: without Redis each admits its part of a limit. 0 counts as 1.
     pub replicas: u32,
-    /// How long a limit may wait for Redis before this replica decides alone. Default 50 ms.
+    /// How long a limit may wait for Redis before this replica decides alone. Default 250 ms.
     pub patience: Duration,
 }
 
@@ -104,28 +109,32 @@ impl Redis {
         Ok(redis)
     }
 
-    pub(crate) async fn admit(&self, key: &str, rate: Rate) -> Decision {
-        let Some(pace) = Pace::of(rate) else {
-            return CLOSED;
+    pub(crate) async fn admit(&self, limits: &[(&str, Rate)]) -> Option<Binding> {
+        if limits.is_empty() {
+            return None;
+        }
+        let paces = match Pace::of_all(limits.iter().map(|(_, rate)| *rate)) {
+            Ok(paces) => paces,
+            Err(limit) => return Some(Binding { limit, decision: CLOSED }),
         };
-        match self.limits.pass(self.patience, &self.client, self.run_script(key, pace)).await {
-            Ok((admitted, us)) => pace.decision(if admitted == 1 { Ok(us) } else { Err(us) }),
+        match self.limits.pass(self.patience, &self.client, self.run_script(limits)).await.and_then(read_answer) {
+            Ok((true, ahead_us)) => verdict(&paces, Ok(&ahead_us)),
+            Ok((false, wait_us)) => verdict(&paces, Err(&wait_us)),
             Err(error) => {
                 self.note_fallback(&error);
-                let per_minute = (rate.per_minute / self.replicas).max(1);
-                self.share.admit(key, Rate { per_minute }, self.clock.now_ms())
+                let share = |rate: Rate| Rate { per_minute: (rate.per_minute / self.replicas).max(1) };
+                let shares: Vec<(&str, Rate)> = limits.iter().map(|(key, rate)| (*key, share(*rate))).collect();
+                self.share.admit(&shares, self.clock.now_ms())
             }
         }
     }
 
-    async fn run_script(&self, key: &str, pace: Pace) -> FredResult<(i64, i64)> {
-        let key = format!("weft:limit:{key}");
-        let arguments = vec![pace.interval_us, pace.window_us];
-        match self.client.evalsha(self.script_sha1.as_str(), key.as_str(), arguments.clone()).await {
+    async fn run_script(&self, limits: &[(&str, Rate)]) -> FredResult<Vec<i64>> {
+        let keys: Vec<String> = limits.iter().map(|(key, _)| format!("weft:limit:{key}")).collect();
+        let rates: Vec<i64> = limits.iter().map(|(_, rate)| rate.per_minute.into()).collect();
+        match self.client.evalsha(self.script_sha1.as_str(), keys.clone(), rates.clone()).await {
             // A Redis that has started anew does not know the script; this also teaches it.
-            Err(error) if error.details().starts_with("NOSCRIPT") => {
-                self.client.eval(LIMIT_SCRIPT, key, arguments).await
-            }
+            Err(error) if error.details().starts_with("NOSCRIPT") => self.client.eval(LIMIT_SCRIPT, keys, rates).await,
             answer => answer,
         }
     }
@@ -208,10 +217,17 @@ impl Gate {
         if !self.is_open_for_me() {
             return Err(Error::new(ErrorKind::Timeout, "too slow a moment ago"));
         }
-        let answer = timeout(patience, command).await;
-        let until_ms = if answer.is_ok() { 0 } else { self.next_probe_ms() };
+        let mut command = pin!(command);
+        let mut answer = None;
+        for _ in 0..TURNS {
+            answer = timeout(patience / TURNS, command.as_mut()).await.ok();
+            if answer.is_some() {
+                break;
+            }
+        }
+        let until_ms = if answer.is_some() { 0 } else { self.next_probe_ms() };
         self.closed_until_ms.store(until_ms, Ordering::Relaxed);
-        answer.unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, "no answer in time")))
+        answer.unwrap_or_else(|| Err(Error::new(ErrorKind::Timeout, "no answer in time")))
     }
 
     fn is_open_for_me(&self) -> bool {
@@ -229,6 +245,14 @@ impl Gate {
 
     fn elapsed_ms(&self) -> i64 {
         i64::try_from(self.since.elapsed().as_millis()).unwrap_or(i64::MAX)
+    }
+}
+
+/// Whether the script admitted, and what it says of each key.
+fn read_answer(answer: Vec<i64>) -> FredResult<(bool, Vec<i64>)> {
+    match answer.split_first() {
+        Some((admitted, us)) => Ok((*admitted == 1, us.to_vec())),
+        None => Err(Error::new(ErrorKind::Protocol, "the limiter's script answered nothing")),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What every cache promises: each test runs in process and over Redis.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may fail loudly")]
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::task::JoinSet;
@@ -72,6 +72,8 @@ conformance! {
     parallel_requests_are_admitted_exactly_the_limit
     a_rate_of_zero_admits_nothing
     a_lower_rate_holds_at_once
+    a_higher_rate_gives_the_rest_at_once_and_no_second_allowance
+    several_limits_are_counted_in_one_step
     what_was_set_comes_back
     a_value_ends_with_its_time
     setting_again_begins_a_new_time
@@ -132,6 +134,32 @@ async fn parallel_requests_are_admitted_exactly_the_limit(subject: Subject) {
 
 async fn a_rate_of_zero_admits_nothing(subject: Subject) {
     assert_eq!(subject.wait_of(&new_id(), Rate { per_minute: 0 }).await, Duration::from_secs(60));
+}
+
+async fn a_higher_rate_gives_the_rest_at_once_and_no_second_allowance(subject: Subject) {
+    let (key, low, high) = (new_id(), Rate { per_minute: 4 }, Rate { per_minute: 40 });
+    let begun = Instant::now();
+    let spent = subject.spend(&key, low, 10).await + subject.spend(&key, high, 100).await;
+    assert_eq!(subject.spend(&key, low, 10).await, 0);
+    let spent = spent + subject.spend(&key, high, 100).await;
+    let refilled = begun.elapsed().as_millis() as usize * 40 / 60_000;
+    assert!((40..=40 + refilled).contains(&spent), "{spent} of 40 and {refilled} of the refill");
+}
+
+async fn several_limits_are_counted_in_one_step(subject: Subject) {
+    let (one, two, rate) = (new_id(), new_id(), Rate { per_minute: 2 });
+    let both = async || subject.cache.admit_all(&[(&one, Rate { per_minute: 3 }), (&two, rate)]).await.unwrap();
+    for _ in 0..2 {
+        let binding = both().await;
+        assert!(binding.limit == 1 && binding.decision.is_admitted(), "{binding:?}");
+    }
+    for _ in 0..20 {
+        let binding = both().await;
+        assert!(binding.limit == 1 && !binding.decision.is_admitted(), "{binding:?}");
+    }
+    // Of the first one is left, because what was refused was not counted there.
+    assert_eq!(subject.spend(&one, Rate { per_minute: 3 }, 9).await, 1);
+    assert_eq!(subject.cache.admit_all(&[]).await, None);
 }
 
 async fn a_lower_rate_holds_at_once(subject: Subject) {

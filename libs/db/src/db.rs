@@ -110,7 +110,7 @@ impl On for Db {
         Ok(match &self.pools {
             Pools::Sqlite { write, read } => {
                 let pool = if sql.reads() { read } else { write };
-                Row::sqlite(sql.sqlite().fetch_all(pool).await?)
+                Row::sqlite(sql.sqlite()?.fetch_all(pool).await?)
             }
             Pools::Postgres(pool) => Row::postgres(sql.postgres().fetch_all(pool).await?),
         })
@@ -119,7 +119,7 @@ impl On for Db {
     async fn run(&self, sql: Sql) -> Result<u64, DbError> {
         sql.check()?;
         Ok(match &self.pools {
-            Pools::Sqlite { write, .. } => sql.sqlite().execute(write).await?.rows_affected(),
+            Pools::Sqlite { write, .. } => sql.sqlite()?.execute(write).await?.rows_affected(),
             Pools::Postgres(pool) => sql.postgres().execute(pool).await?.rows_affected(),
         })
     }

@@ -21,6 +21,14 @@ pub enum Val {
     Bool(Option<bool>),
     /// BYTEA
     Bytes(Option<Vec<u8>>),
+    /// TEXT[], for `unnest` on PostgreSQL; SQLite has no arrays and refuses it
+    Texts(Vec<String>),
+    /// BIGINT[], likewise
+    Ints(Vec<i64>),
+    /// BOOLEAN[], likewise
+    Bools(Vec<bool>),
+    /// BYTEA[], likewise
+    ByteStrings(Vec<Vec<u8>>),
 }
 
 macro_rules! vals {
@@ -45,15 +53,27 @@ vals! {
     Vec<u8> => Bytes Vec::from;
 }
 
-/// The same fold for both drivers, whose query types have no common trait for it.
+macro_rules! arrays {
+    ($($from:ty => $variant:ident;)*) => {$(
+        impl From<Vec<$from>> for Val {
+            fn from(values: Vec<$from>) -> Self { Val::$variant(values) }
+        }
+    )*};
+}
+arrays! { String => Texts; i64 => Ints; bool => Bools; Vec<u8> => ByteStrings; }
+
+/// The same fold for both drivers, whose query types have no common trait for it; `$array` are the types that
+/// only this driver has, `$no` those that it does not.
 macro_rules! bound {
-    ($query:expr, $vals:expr) => {
+    ($query:expr, $vals:expr; $($array:ident)*; $($no:ident)*) => {
         $vals.into_iter().fold($query, |query, val| match val {
             Val::Text(value) => query.bind(value),
             Val::Int(value) => query.bind(value),
             Val::Float(value) => query.bind(value),
             Val::Bool(value) => query.bind(value),
             Val::Bytes(value) => query.bind(value),
+            $(Val::$array(value) => query.bind(value),)*
+            $(Val::$no(_) => query,)*
         })
     };
 }
@@ -113,17 +133,25 @@ impl Sql {
 
     /// Refuses text that PostgreSQL cannot store, on both databases.
     pub(crate) fn check(&self) -> Result<(), DbError> {
-        let nul = self.vals.iter().any(|val| matches!(val, Val::Text(Some(text)) if text.contains('\0')));
+        let nul = self.vals.iter().any(|val| match val {
+            Val::Text(Some(text)) => text.contains('\0'),
+            Val::Texts(texts) => texts.iter().any(|text| text.contains('\0')),
+            _ => false,
+        });
         if nul { Err(DbError::NulInText) } else { Ok(()) }
     }
 
-    pub(crate) fn sqlite(self) -> sqlx::query::Query<'static, Sqlite, SqliteArguments> {
-        bound!(sqlx::query(self.text), self.vals)
+    pub(crate) fn sqlite(self) -> Result<sqlx::query::Query<'static, Sqlite, SqliteArguments>, DbError> {
+        let array = |val: &Val| matches!(val, Val::Texts(_) | Val::Ints(_) | Val::Bools(_) | Val::ByteStrings(_));
+        if self.vals.iter().any(array) {
+            return Err(sqlx::Error::Encode("sqlite has no arrays, give it a statement for each row".into()).into());
+        }
+        Ok(bound!(sqlx::query(self.text), self.vals; ; Texts Ints Bools ByteStrings))
     }
 
     pub(crate) fn postgres(self) -> sqlx::query::Query<'static, Postgres, PgArguments> {
         let text = self.postgres.map_or(self.text, SqlStr::from_static);
-        bound!(sqlx::query(text), self.vals)
+        bound!(sqlx::query(text), self.vals; Texts Ints Bools ByteStrings; )
     }
 }
 

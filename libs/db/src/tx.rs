@@ -97,16 +97,45 @@ impl Db {
         }
     }
 
+    /// Runs `work` in a transaction that only reads and sees the database as it was at its first statement, however
+    /// long it goes on and whatever is written meanwhile. It keeps nobody from writing: on SQLite it is on a reading
+    /// connection, on PostgreSQL it is REPEATABLE READ.
+    pub async fn snapshot<T, E, F>(&self, work: impl FnOnce(Tx) -> F) -> Result<T, E>
+    where
+        E: From<DbError>,
+        F: Future<Output = Result<T, E>>,
+    {
+        let open = match &self.pools {
+            Pools::Sqlite { read, .. } => read.begin().await.map(Open::Sqlite),
+            Pools::Postgres(pool) => {
+                pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map(Open::Postgres)
+            }
+        };
+        let tx = Tx::new(open.map_err(DbError::from)?);
+        let result = work(Tx(tx.0.clone())).await;
+        tx.rollback().await;
+        result
+    }
+
+    /// Whether it is PostgreSQL: for a choice between statements that goes further than [`Sql::on_postgres`].
+    pub fn is_postgres(&self) -> bool {
+        matches!(self.pools, Pools::Postgres(_))
+    }
+
     async fn begin(&self) -> Result<Tx, DbError> {
         let open = match &self.pools {
             Pools::Sqlite { write, .. } => Open::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?),
             Pools::Postgres(pool) => Open::Postgres(pool.begin().await?),
         };
-        Ok(Tx(Arc::new(Inner { open: Mutex::new(Some(open)), state: AtomicU8::new(SOUND) })))
+        Ok(Tx::new(open))
     }
 }
 
 impl Tx {
+    fn new(open: Open) -> Tx {
+        Tx(Arc::new(Inner { open: Mutex::new(Some(open)), state: AtomicU8::new(SOUND) }))
+    }
+
     /// Several statements without values; for migrations.
     pub(crate) async fn script(&self, text: &'static str) -> Result<(), DbError> {
         self.0.note(match self.0.open().await?.as_mut() {
@@ -158,7 +187,7 @@ impl On for Tx {
     async fn fetch(&self, sql: Sql) -> Result<Vec<Row>, DbError> {
         sql.check()?;
         self.0.note(match self.0.open().await?.as_mut() {
-            Some(Open::Sqlite(tx)) => sql.sqlite().fetch_all(&mut **tx).await.map(Row::sqlite),
+            Some(Open::Sqlite(tx)) => sql.sqlite()?.fetch_all(&mut **tx).await.map(Row::sqlite),
             Some(Open::Postgres(tx)) => sql.postgres().fetch_all(&mut **tx).await.map(Row::postgres),
             None => return Err(DbError::RolledBack),
         })
@@ -167,7 +196,7 @@ impl On for Tx {
     async fn run(&self, sql: Sql) -> Result<u64, DbError> {
         sql.check()?;
         self.0.note(match self.0.open().await?.as_mut() {
-            Some(Open::Sqlite(tx)) => sql.sqlite().execute(&mut **tx).await.map(|done| done.rows_affected()),
+            Some(Open::Sqlite(tx)) => sql.sqlite()?.execute(&mut **tx).await.map(|done| done.rows_affected()),
             Some(Open::Postgres(tx)) => sql.postgres().execute(&mut **tx).await.map(|done| done.rows_affected()),
             None => return Err(DbError::RolledBack),
         })

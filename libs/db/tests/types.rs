@@ -109,6 +109,35 @@ on_both! {
         assert!(matches!(sql("SELECT id FROM vals").one::<Values>(&db).await, Err(DbError::Column(_))));
     }
 
+    async fn arrays_are_rows_on_postgres_and_refused_on_sqlite(place: Place) {
+        let db = place.open().await;
+        table(&db).await;
+        let stored = sql("INSERT INTO vals (id, text, bool, bytes) SELECT * FROM unnest($1, $2, $3, $4) RETURNING id, text, int, float, bool, bytes")
+            .on_postgres(
+                "INSERT INTO vals (id, text, bool, bytes) SELECT * FROM unnest($1::BIGINT[], $2::TEXT[], $3::BOOLEAN[], $4::BYTEA[]) \
+                 RETURNING id, text, int, float, bool, bytes",
+            )
+            .bind(vec![1_i64, 2])
+            .bind(vec!["čaj".to_owned(), String::new()])
+            .bind(vec![true, false])
+            .bind(vec![vec![0, 255], Vec::new()])
+            .all::<Values>(&db)
+            .await;
+        let [full, blank] = [("čaj", true, vec![0, 255]), ("", false, Vec::new())].map(|(text, bool, bytes)| Values {
+            text: Some(text.into()),
+            bool: Some(bool),
+            bytes: Some(bytes),
+            ..empty(0)
+        });
+        match stored {
+            Ok(rows) if db.is_postgres() => assert_eq!(rows, [Values { id: 1, ..full }, Values { id: 2, ..blank }]),
+            Err(DbError::Statement(_)) if !db.is_postgres() => {}
+            other => panic!("{other:?}"),
+        }
+        let nul = sql("SELECT $1").bind(vec!["a\0b".to_owned()]).opt::<i64>(&db).await.unwrap_err();
+        assert!(nul.is_invalid_text());
+    }
+
     async fn a_nul_character_is_refused_on_both(place: Place) {
         let db = place.open().await;
         table(&db).await;

@@ -5,11 +5,12 @@ use std::ops::{Range, RangeInclusive};
 use toml::Spanned;
 
 use crate::manifest::{
-    Manifest, Mistakes, Name, RawAgents, RawCredits, RawDataPolicy, RawIdentity, RawPackage, RawPlan, RawPlanModels,
-    RawPrice,
+    Manifest, Mistakes, Name, RawAgents, RawCredits, RawDataPolicy, RawIdentity, RawModelPrice, RawModels, RawPackage,
+    RawPlan, RawPlanModels, RawPrice,
 };
 use crate::product::{
-    Agents, CreditPackage, DataPolicy, Identity, Limit, Models, Plan, PlanCredits, PlanModels, Price, Product,
+    Agents, CreditPackage, DataPolicy, Identity, Interval, Limit, ModelPrice, Models, Plan, PlanCredits, PlanModels,
+    Price, Product,
 };
 
 /// The largest amount of anything: a million cents a million times over, far from the end of 64 bits.
@@ -18,6 +19,8 @@ const AMOUNT_MAX: i64 = 1_000_000_000_000_000;
 const REQUESTS_PER_MINUTE_MAX: i64 = 1_000_000;
 /// The longest life of anything: ten years, in seconds.
 const TTL_MAX_S: i64 = 10 * 365 * 24 * 3600;
+/// The highest price of a million tokens: a thousand dollars, in millionths of one.
+const MODEL_PRICE_MAX: i64 = 1_000_000_000;
 const NAME_MAX: usize = 64;
 const HOST_MAX: usize = 253;
 
@@ -40,6 +43,8 @@ pub fn product(raw: Manifest, hash: String, mistakes: &mut Mistakes) -> Option<P
     let hosts = hosts(raw.hosts, mistakes);
     let data_policy = data_policy(&raw.data_policy, raw.session_ttl_s.as_ref(), mistakes);
     let identity = identity(&raw.identity, mistakes);
+    every_model_has_a_price(&raw.models, &raw.plans, &raw.model_prices, mistakes);
+    let model_prices = model_prices(raw.model_prices, mistakes);
     let models = Models {
         default: text(raw.models.default, "models.default", mistakes),
         classifier: text(raw.models.classifier, "models.classifier", mistakes),
@@ -65,6 +70,7 @@ pub fn product(raw: Manifest, hash: String, mistakes: &mut Mistakes) -> Option<P
         default_plan: raw.default_plan.into_inner(),
         identity,
         models,
+        model_prices,
         agents,
         features,
         limits,
@@ -133,6 +139,37 @@ fn identity(raw: &RawIdentity, mistakes: &mut Mistakes) -> Identity {
     identity
 }
 
+/// A model without a price would be free, and nobody would notice: each one that the manifest names has a price,
+/// even if it is 0. Told where the model is first named.
+fn every_model_has_a_price(
+    models: &RawModels,
+    plans: &[RawPlan],
+    prices: &BTreeMap<Name, RawModelPrice>,
+    mistakes: &mut Mistakes,
+) {
+    let of_product = [&models.default, &models.classifier].into_iter().chain(models.roles.values());
+    let of_plans = plans.iter().flat_map(|plan| plan.models.default.values().chain(&plan.models.allowed));
+    let mut missing = BTreeSet::new();
+    for model in of_product.chain(of_plans) {
+        let empty = model.get_ref().trim().is_empty();
+        if !empty && !prices.contains_key(model.get_ref().as_str()) && missing.insert(model.get_ref()) {
+            mistakes.at(model.span(), format!("model `{}` has no price in [model_prices]", model.get_ref()));
+        }
+    }
+}
+
+fn model_prices(raw: BTreeMap<Name, RawModelPrice>, mistakes: &mut Mistakes) -> BTreeMap<String, ModelPrice> {
+    let mut prices = BTreeMap::new();
+    for (model, raw) in raw {
+        let price = ModelPrice {
+            input: number(&raw.input, "input", 0..=MODEL_PRICE_MAX, mistakes),
+            output: number(&raw.output, "output", 0..=MODEL_PRICE_MAX, mistakes),
+        };
+        prices.insert(text(model, "model", mistakes), price);
+    }
+    prices
+}
+
 fn agents(raw: RawAgents, mistakes: &mut Mistakes) -> Agents {
     if !raw.available.contains(&raw.default) {
         mistakes.at(raw.default.span(), format!("agent `{}` is not in agents.available", raw.default.get_ref()));
@@ -165,7 +202,24 @@ fn known_default_plan(default: &Name, plans: &[RawPlan], mistakes: &mut Mistakes
 fn nothing_twice(plans: &[RawPlan], packages: &[RawPackage], mistakes: &mut Mistakes) {
     unique(plans.iter().map(|plan| &plan.slug), "plan", mistakes);
     unique(packages.iter().map(|package| &package.id), "credit package", mistakes);
-    unique(plans.iter().flat_map(|plan| &plan.prices).filter_map(|price| price.id.as_ref()), "price", mistakes);
+    let mut seen = BTreeSet::new();
+    for (plan, price) in plans.iter().flat_map(|plan| plan.prices.iter().map(move |price| (plan, price))) {
+        let (id, at) = match &price.id {
+            Some(id) => (id.get_ref().clone(), id.span()),
+            None => (default_price_id(plan.slug.get_ref(), *price.interval.get_ref()), price.interval.span()),
+        };
+        if !seen.insert(id.clone()) {
+            mistakes.at(at, format!("price `{id}` is there twice"));
+        }
+    }
+}
+
+/// The id of a price that is given none: `pro_monthly`.
+pub fn default_price_id(plan: &str, interval: Interval) -> String {
+    match interval {
+        Interval::Month => format!("{plan}_monthly"),
+        Interval::Year => format!("{plan}_yearly"),
+    }
 }
 
 fn plan(raw: RawPlan, declared: &Declared, mistakes: &mut Mistakes) -> Plan {
@@ -296,8 +350,13 @@ fn limit(raw: &Spanned<Limit>, key: &str, range: RangeInclusive<i64>, mistakes: 
     *raw.get_ref()
 }
 
+/// Whether this is the ISO 4217 code, in upper case, of a currency in use.
+pub fn is_currency(code: &str) -> bool {
+    CURRENCIES.split_ascii_whitespace().any(|known| known == code)
+}
+
 fn currency(raw: Name, mistakes: &mut Mistakes) -> String {
-    if !CURRENCIES.split_ascii_whitespace().any(|code| code == raw.get_ref()) {
+    if !is_currency(raw.get_ref()) {
         mistakes.at(raw.span(), format!("`{}` is not an ISO 4217 currency code such as EUR", raw.get_ref()));
     }
     raw.into_inner()

@@ -109,6 +109,7 @@ pub struct Manifest {
     pub default_plan: Name,
     pub identity: RawIdentity,
     pub models: RawModels,
+    pub model_prices: BTreeMap<Name, RawModelPrice>,
     pub agents: RawAgents,
     pub features: BTreeMap<Name, Name>,
     pub limits: BTreeMap<Name, Name>,
@@ -143,6 +144,14 @@ pub struct RawModels {
     pub classifier: Name,
     #[serde(default)]
     pub roles: BTreeMap<Name, Name>,
+}
+
+/// One of `[model_prices]`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawModelPrice {
+    pub input: Spanned<i64>,
+    pub output: Spanned<i64>,
 }
 
 /// `[agents]`
@@ -261,6 +270,7 @@ fn decode(text: &str, mistakes: &mut Mistakes) -> Option<Manifest> {
     let default_plan = sections.required("default_plan");
     let identity = sections.required("identity");
     let models = sections.required("models");
+    let model_prices = sections.optional("model_prices");
     let agents = sections.required("agents");
     let features = sections.optional("features");
     let limits = sections.optional("limits");
@@ -281,6 +291,7 @@ fn decode(text: &str, mistakes: &mut Mistakes) -> Option<Manifest> {
         default_plan: default_plan?,
         identity: identity?,
         models: models?,
+        model_prices: model_prices.unwrap_or_default(),
         agents: agents?,
         features: features.unwrap_or_default(),
         limits: limits.unwrap_or_default(),

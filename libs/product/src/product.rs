@@ -24,6 +24,8 @@ pub struct Product {
     pub identity: Identity,
     /// Which models answer.
     pub models: Models,
+    /// What models cost: alias or name -> price. Has every model that the manifest names.
+    pub model_prices: BTreeMap<String, ModelPrice>,
     /// Which agents exist.
     pub agents: Agents,
     /// What a plan may include: name -> what it is.
@@ -117,6 +119,15 @@ pub struct Models {
     pub classifier: String,
     /// Role -> model, where neither the user nor the plan says otherwise.
     pub roles: BTreeMap<String, String>,
+}
+
+/// What a model costs, in millionths of a dollar for a million tokens: $2.50 is 2,500,000.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModelPrice {
+    /// Of tokens in.
+    pub input: i64,
+    /// Of tokens out.
+    pub output: i64,
 }
 
 /// Which agents a product has.

@@ -167,6 +167,28 @@ fn the_co_founders_roles_and_adiuvas_classifier_have_their_models() {
 }
 
 #[test]
+fn every_model_that_is_named_has_its_list_price() {
+    let dollars = |cents: i64| cents * 10_000;
+    /// Model, dollars a million tokens in and out, in cents.
+    type ListPrice = (&'static str, i64, i64);
+    let expected: [(&str, &[ListPrice]); 5] = [
+        ("adiuva", &[("gpt-4o", 250, 1000), ("gpt-4o-mini", 15, 60)]),
+        ("async-coder", &[("gpt-4o-mini", 15, 60), ("sonnet", 300, 1500)]),
+        ("cofounder", &[("opus", 500, 2500), ("sonnet", 300, 1500)]),
+        ("companion", &[("grok", 300, 1500)]),
+        ("zerobs", &[("gemini-2.0-flash", 10, 40)]),
+    ];
+    let products = Products::builtin();
+    for (slug, prices) in expected {
+        let expected: Vec<_> =
+            prices.iter().map(|(model, i, o)| ((*model).to_owned(), (dollars(*i), dollars(*o)))).collect();
+        let product = products.get(slug).unwrap();
+        let got: Vec<_> = product.model_prices.iter().map(|(m, p)| (m.clone(), (p.input, p.output))).collect();
+        assert_eq!(got, expected, "{slug}");
+    }
+}
+
+#[test]
 fn each_product_answers_to_its_test_host() {
     let products = Products::builtin();
     let hosts = [

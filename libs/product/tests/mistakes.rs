@@ -53,6 +53,10 @@ id = "some"
 credits = 10
 amount_minor = 100
 currency = "EUR"
+
+[model_prices]
+small = { input = 150_000, output = 600_000 }
+large = { input = 3_000_000, output = 15_000_000 }
 "#;
 
 /// What is said about these files, line by line, with the folder's own path taken out.
@@ -129,8 +133,11 @@ refused! {
     an_agent_twice_is_refused:
         "\"clerk\"]" => "\"helper\"]", "20: agent `helper` is there twice";
     a_second_price_for_one_interval_is_refused:
-        "interval = \"month\" }]" => "interval = \"month\" }, { amount_minor = 600, currency = \"EUR\", interval = \"month\" }]",
+        "interval = \"month\" }]" => "interval = \"month\" }, { id = \"again\", amount_minor = 600, currency = \"EUR\", interval = \"month\" }]",
         "41: a plan has one price for each currency and interval";
+    a_price_whose_default_id_is_taken_is_refused:
+        "interval = \"month\" }]" => "interval = \"month\" }, { amount_minor = 600, currency = \"USD\", interval = \"month\" }]",
+        "41: price `paid_monthly` is there twice";
     a_way_to_sign_in_twice_is_refused:
         "[\"password\"]" => "[\"password\", \"password\"]", "10: this way to sign in is named twice";
 
@@ -138,6 +145,20 @@ refused! {
         "{ seats = 1 }" => "{ seats = -1 }", "33: seats is -1; it must be between 0 and 1000000000000000";
     a_negative_price_is_refused:
         "amount_minor = 500" => "amount_minor = -500", "41: amount_minor is -500; it must be between 1 and 1000000000000000";
+    a_negative_price_of_a_model_is_refused:
+        "input = 150_000" => "input = -1", "52: input is -1; it must be between 0 and 1000000000";
+    a_price_of_a_model_that_cannot_be_meant_is_refused:
+        "output = 15_000_000" => "output = 1_000_000_001",
+        "53: output is 1000000001; it must be between 0 and 1000000000";
+    a_model_without_a_price_is_refused_where_it_is_first_named:
+        "small = {" => "smal = {", "14: model `small` has no price in [model_prices]";
+    a_model_of_a_plan_without_a_price_is_refused:
+        "large = {" => "lage = {", "43: model `large` has no price in [model_prices]";
+    a_price_without_one_of_its_halves_is_refused:
+        ", output = 600_000" => "", "52: missing field `output`";
+    an_unknown_key_of_a_price_is_refused:
+        "input = 150_000" => "input = 150_000, cached = 1",
+        "52: unknown field `cached`, expected `input` or `output`";
     a_price_of_nothing_is_refused:
         "amount_minor = 100" => "amount_minor = 0", "48: amount_minor is 0; it must be between 1 and 1000000000000000";
     a_negative_bonus_is_refused:

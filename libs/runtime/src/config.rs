@@ -11,7 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error as _, Visitor};
 
 /// Keys with two names: the first is ours.
-const ALIASES: [[&str; 2]; 1] = [["ENV", "ENVIRONMENT"]];
+const ALIASES: [[&str; 2]; 2] = [["ENV", "ENVIRONMENT"], ["ANTHROPIC_API_KEY", "CLAUDE_API_KEY"]];
 
 /// A secret or URL is short; a larger file is a mistake.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
@@ -43,6 +43,39 @@ pub fn load_from<T: DeserializeOwned>(
     parse(values, errors)
 }
 
+/// What stands between a key and the product that a value is for: `STRIPE_SECRET_KEY__ASYNC_CODER`.
+const PRODUCT_SEPARATOR: &str = "__";
+
+/// The struct's keys as one product has them: `KEY__<SLUG>`, the slug in upper case with `_` for `-`. They have files
+/// too: `KEY__<SLUG>_FILE`.
+///
+/// # Errors
+/// Every mistake, each with the name of its key.
+pub fn load_for<T: DeserializeOwned>(variables: &BTreeMap<String, String>, slug: &str) -> Result<T, ConfigErrors> {
+    let suffix = format!("{PRODUCT_SEPARATOR}{}", key_of_slug(slug));
+    let own = keys_of::<T>().flat_map(|key| ["", "_FILE"].map(|file| (format!("{key}{suffix}{file}"), format!("{key}{file}"))));
+    let own = own.filter_map(|(name, key)| Some((key, variables.get(&name)?.clone())));
+    load_from::<T>(own).map_err(|errors| {
+        ConfigErrors(errors.0.into_iter().map(|(key, mistake)| (format!("{key}{suffix}"), mistake)).collect())
+    })
+}
+
+/// The keys of the struct in `variables` that are for one product, with the slug as it is written there.
+pub fn keys_for_products<T: DeserializeOwned>(variables: &BTreeMap<String, String>) -> Vec<(String, String)> {
+    let keys: Vec<String> = keys_of::<T>().collect();
+    let slug = |name: &str| {
+        let (key, slug) = name.split_once(PRODUCT_SEPARATOR)?;
+        let slug = slug.strip_suffix("_FILE").unwrap_or(slug);
+        keys.iter().any(|known| known == key).then(|| (name.to_owned(), slug.to_owned()))
+    };
+    variables.keys().filter_map(|name| slug(name)).collect()
+}
+
+/// A product's slug as keys have it.
+pub fn key_of_slug(slug: &str) -> String {
+    slug.to_uppercase().replace('-', "_")
+}
+
 /// What is wrong with a configuration: one line a mistake, `KEY: what to do`. Values are never repeated,
 /// they may be secrets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,6 +85,12 @@ impl ConfigErrors {
     /// Adds a mistake. The first one of a key stays.
     pub fn push(&mut self, key: &str, mistake: &str) {
         self.0.entry(key.to_owned()).or_insert_with(|| mistake.to_owned());
+    }
+
+    /// Adds other mistakes; a default stands for what cannot be read, so that the rest is still checked.
+    pub fn add<T: Default>(&mut self, more: ConfigErrors) -> T {
+        more.0.iter().for_each(|(key, mistake)| self.push(key, mistake));
+        T::default()
     }
 
     /// Whether nothing is wrong.

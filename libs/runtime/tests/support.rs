@@ -19,7 +19,10 @@ use weft_core::{Clock, Reason, new_id};
 use weft_proto::Channel;
 use weft_proto::billing::v1::entitlement_service_client::EntitlementServiceClient;
 use weft_proto::billing::v1::entitlement_service_server::{EntitlementService, EntitlementServiceServer};
-use weft_proto::billing::v1::{CheckFeatureRequest, CheckFeatureResponse, Entitlements, GetEntitlementsRequest};
+use weft_proto::billing::v1::{
+    CheckFeatureRequest, CheckFeatureResponse, CheckQuotaRequest, CheckQuotaResponse, Entitlements,
+    GetEntitlementsRequest, GetRateLimitRequest, RateLimit,
+};
 use weft_proto::identity::v1::auth_service_server::{AuthService, AuthServiceServer};
 use weft_proto::identity::v1::key_service_server::{KeyService, KeyServiceServer};
 use weft_proto::identity::v1::{
@@ -183,7 +186,7 @@ impl Fake {
 
     /// Ends the session of [`signed_in`].
     pub fn revoke(&self) {
-        let revocation = Revocation { id: SESSION.to_owned(), expires_at: i64::MAX };
+        let revocation = Revocation { id: SESSION.to_owned(), expires_at: i64::MAX, suspended: false };
         self.0.revocations.lock().unwrap().push(revocation);
     }
 
@@ -235,6 +238,14 @@ impl EntitlementService for Fake {
     ) -> Result<Response<CheckFeatureResponse>, Status> {
         self.act(&request, "").await?;
         Ok(Response::new(CheckFeatureResponse::default()))
+    }
+
+    async fn get_rate_limit(&self, _request: Request<GetRateLimitRequest>) -> Result<Response<RateLimit>, Status> {
+        Err(Reason::Unimplemented.status("not here"))
+    }
+
+    async fn check_quota(&self, _request: Request<CheckQuotaRequest>) -> Result<Response<CheckQuotaResponse>, Status> {
+        Err(Reason::Unimplemented.status("not here"))
     }
 }
 

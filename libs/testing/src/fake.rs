@@ -1,7 +1,7 @@
 //! Services of the mesh that only answer: for tests of what stands beside them.
 #![expect(clippy::panic, reason = "a test bench that cannot be set up ends the test")]
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
@@ -10,10 +10,14 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 use weft_proto::billing::v1::entitlement_service_server::{EntitlementService, EntitlementServiceServer};
-use weft_proto::billing::v1::{CheckFeatureRequest, CheckFeatureResponse, Entitlements, GetEntitlementsRequest};
+use weft_proto::billing::v1::{
+    CheckFeatureRequest, CheckFeatureResponse, CheckQuotaRequest, CheckQuotaResponse, Entitlements,
+    GetEntitlementsRequest, GetRateLimitRequest, RateLimit,
+};
 use weft_proto::identity::v1::key_service_server::{KeyService, KeyServiceServer};
 use weft_proto::identity::v1::{
     GetJwksRequest, Jwk, Jwks, ListRevocationsRequest, ListRevocationsResponse, ReportUseRequest, ReportUseResponse,
+    Revocation,
 };
 
 /// A running fake on a free port, which also says that it is healthy; it ends with this value.
@@ -27,12 +31,25 @@ pub struct FakeService {
 impl FakeService {
     /// An identity that has one key and never ends a session.
     pub fn identity(key: Jwk) -> FakeService {
-        FakeService::start(Routes::new(KeyServiceServer::new(OneKey(key))))
+        FakeService::identity_with(key, Arc::default())
+    }
+
+    /// An identity that has one key and lists these ended sessions and withdrawn tokens.
+    pub fn identity_with(key: Jwk, revocations: Arc<Mutex<Vec<Revocation>>>) -> FakeService {
+        FakeService::start(Routes::new(KeyServiceServer::new(OneKey { key, revocations })))
     }
 
     /// A billing that allows each user what `allowed` says of their id. It knows no features to check.
     pub fn billing(allowed: impl Fn(&str) -> Entitlements + Send + Sync + 'static) -> FakeService {
         FakeService::start(Routes::new(EntitlementServiceServer::new(Allowed(allowed))))
+    }
+
+    /// The same with further services of billing's.
+    pub fn billing_and(
+        allowed: impl Fn(&str) -> Entitlements + Send + Sync + 'static,
+        further: impl FnOnce(Routes) -> Routes,
+    ) -> FakeService {
+        FakeService::start(further(Routes::new(EntitlementServiceServer::new(Allowed(allowed)))))
     }
 
     /// `http://127.0.0.1:…`; stays the same over [`FakeService::come_back`].
@@ -85,19 +102,23 @@ fn serve(routes: Routes, address: SocketAddr) -> (SocketAddr, Runtime) {
     (address, runtime)
 }
 
-struct OneKey(Jwk);
+struct OneKey {
+    key: Jwk,
+    revocations: Arc<Mutex<Vec<Revocation>>>,
+}
 
 #[tonic::async_trait]
 impl KeyService for OneKey {
     async fn get_jwks(&self, _request: Request<GetJwksRequest>) -> Result<Response<Jwks>, Status> {
-        Ok(Response::new(Jwks { keys: vec![self.0.clone()] }))
+        Ok(Response::new(Jwks { keys: vec![self.key.clone()] }))
     }
 
     async fn list_revocations(
         &self,
         _request: Request<ListRevocationsRequest>,
     ) -> Result<Response<ListRevocationsResponse>, Status> {
-        Ok(Response::new(ListRevocationsResponse { revocations: Vec::new(), next_page_token: "0".to_owned() }))
+        let revocations = self.revocations.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Ok(Response::new(ListRevocationsResponse { revocations, next_page_token: "0".to_owned() }))
     }
 
     async fn report_use(&self, _request: Request<ReportUseRequest>) -> Result<Response<ReportUseResponse>, Status> {
@@ -123,5 +144,15 @@ impl<F: Fn(&str) -> Entitlements + Send + Sync + 'static> EntitlementService for
         _request: Request<CheckFeatureRequest>,
     ) -> Result<Response<CheckFeatureResponse>, Status> {
         Err(Status::unimplemented("the fake billing checks no features"))
+    }
+
+    async fn get_rate_limit(&self, request: Request<GetRateLimitRequest>) -> Result<Response<RateLimit>, Status> {
+        let Entitlements { requests_per_minute, organization_requests_per_minute, payer_id, .. } =
+            self.0(&request.into_inner().user_id);
+        Ok(Response::new(RateLimit { requests_per_minute, organization_requests_per_minute, payer_id }))
+    }
+
+    async fn check_quota(&self, _request: Request<CheckQuotaRequest>) -> Result<Response<CheckQuotaResponse>, Status> {
+        Err(Status::unimplemented("the fake billing checks no quotas"))
     }
 }

@@ -9,6 +9,7 @@ pub mod mesh;
 pub mod persona;
 pub mod postgres;
 pub mod redis;
+pub mod stripe;
 mod wait;
 
 pub use database::Database;

@@ -78,6 +78,8 @@ impl Mesh {
             ("WEFT_SERVICE_SECRET".to_owned(), SERVICE_SECRET.to_owned()),
             ("WEFT_IDENTITY_SECRET".to_owned(), IDENTITY_SECRET.to_owned()),
             ("WEFT_LOG_FORMAT".to_owned(), "json".to_owned()),
+            // Everybody in a test calls from one address.
+            ("WEFT_EDGE_LOGINS_PER_MINUTE".to_owned(), "1000000".to_owned()),
         ];
         shared.extend(options.redis.iter().map(|url| ("REDIS_URL".to_owned(), url.clone())));
         shared.extend(options.environment.iter().cloned());
@@ -112,6 +114,11 @@ impl Mesh {
         let mesh = Mesh { identities: running, billing, orchestrator, gateway, folder };
         mesh.until_healthy().await;
         mesh
+    }
+
+    /// Where its SQLite files are, `identity.db` and so on.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// The edge's URL.
@@ -154,6 +161,13 @@ impl Process {
     pub async fn restart(&mut self) {
         self.child = self.command.spawn(self.service);
         self.until_listening().await;
+    }
+
+    /// Runs the binary once with the environment of this process and gives what it prints.
+    pub async fn run(&self, arguments: &[&str]) -> String {
+        let output = self.command.command().args(arguments).stdout(Stdio::piped()).output().await;
+        let output = output.unwrap_or_else(|error| panic!("{}: {error}", self.service));
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// Process id.

@@ -48,6 +48,16 @@ impl Client {
         self.send(self.http.get(format!("{}{path}", self.edge)), bearer).await
     }
 
+    /// PUTs JSON; the status and the JSON that came back.
+    pub async fn put(&self, path: &str, bearer: Option<&str>, body: &Value) -> (u16, Value) {
+        self.send(self.http.put(format!("{}{path}", self.edge)).json(body), bearer).await
+    }
+
+    /// DELETEs; the status and the JSON that came back.
+    pub async fn delete(&self, path: &str, bearer: Option<&str>) -> (u16, Value) {
+        self.send(self.http.delete(format!("{}{path}", self.edge)), bearer).await
+    }
+
     async fn send(&self, request: reqwest::RequestBuilder, bearer: Option<&str>) -> (u16, Value) {
         let mut request = request.header("x-weft-product", &self.product);
         if let Some(token) = bearer {
@@ -84,6 +94,16 @@ impl Persona {
     /// GETs as this person.
     pub async fn get(&self, path: &str) -> (u16, Value) {
         self.client.get(path, Some(self.access_token())).await
+    }
+
+    /// PUTs as this person.
+    pub async fn put(&self, path: &str, body: &Value) -> (u16, Value) {
+        self.client.put(path, Some(self.access_token()), body).await
+    }
+
+    /// DELETEs as this person.
+    pub async fn delete(&self, path: &str) -> (u16, Value) {
+        self.client.delete(path, Some(self.access_token())).await
     }
 
     /// POSTs as this person.

@@ -3,6 +3,22 @@
 mod harness;
 
 mod access;
+mod accounts;
+mod analytics;
+mod catalogue;
+mod checkout;
+mod convergence;
+mod daily;
+mod cut_off;
 mod entitlements;
+mod golden;
+mod holds;
+mod ledger;
+mod payouts;
+mod refunds;
+mod revenue;
 mod seeding;
 mod starting;
+mod usage;
+mod wallet;
+mod webhooks;

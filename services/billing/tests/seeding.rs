@@ -166,7 +166,7 @@ async fn everything_of_the_manifests_is_in_the_tables(world: &World) {
     seed(world, Products::builtin()).await;
     let plans: i64 = sql("SELECT COUNT(*) FROM plans WHERE NOT retired").one(&world.db).await.unwrap();
     assert_eq!(plans, 16);
-    let companion = sql("SELECT plan, kind, name, value, seeded FROM plan_values \
+    let companion = sql("SELECT plan, version, kind, name, value, seeded FROM plan_values \
                          WHERE product = 'companion' AND plan = 'vip' ORDER BY kind, name LIMIT 100");
     let rows: Vec<ValueRow> = companion.all(&world.db).await.unwrap();
     let shown: Vec<_> = rows.iter().map(|row| (row.kind.as_str(), row.name.as_str(), row.value)).collect();
@@ -185,20 +185,21 @@ async fn everything_of_the_manifests_is_in_the_tables(world: &World) {
 
 record! {
     #[derive(Debug, PartialEq)]
-    struct ValueRow { plan: String, kind: String, name: String, value: Option<i64>, seeded: Option<i64> }
+    struct ValueRow { plan: String, version: i64, kind: String, name: String, value: Option<i64>, seeded: Option<i64> }
 }
 
 record! {
     #[derive(Debug, PartialEq)]
-    struct PlanRow { product: String, slug: String, name: String, seeded_name: String, manifest: String, retired: bool }
+    struct PlanRow { product: String, slug: String, name: String, seeded_name: String, manifest: String, retired: bool, version: i64 }
 }
 
 /// All that seeding writes.
 async fn tables(world: &World) -> (Vec<PlanRow>, Vec<ValueRow>) {
-    let plans =
-        sql("SELECT product, slug, name, seeded_name, manifest, retired FROM plans ORDER BY product, slug LIMIT 1000");
-    let values =
-        sql("SELECT plan, kind, name, value, seeded FROM plan_values ORDER BY product, plan, kind, name LIMIT 1000");
+    let plans = sql(
+        "SELECT product, slug, name, seeded_name, manifest, retired, version FROM plans ORDER BY product, slug LIMIT 1000",
+    );
+    let values = sql("SELECT plan, version, kind, name, value, seeded FROM plan_values \
+             ORDER BY product, plan, version, kind, name LIMIT 1000");
     (plans.all(&world.db).await.unwrap(), values.all(&world.db).await.unwrap())
 }
 

@@ -1,10 +1,13 @@
 //! Configuration, from the environment.
+use std::path::PathBuf;
 use std::thread::available_parallelism;
 
 use secrecy::SecretString;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
-use weft_runtime::config::{positive, secret};
+use weft_runtime::config::{positive, secret, url};
+
+use crate::mail;
 
 /// Each thread keeps 19 MiB.
 const MAX_HASH_THREADS: usize = 64;
@@ -34,6 +37,19 @@ pub struct Config {
     /// `WEFT_IDENTITY_AUDIT_DAYS`: days for which audit events are kept. Default 365.
     #[serde(default = "audit_days")]
     pub weft_identity_audit_days: u32,
+    /// `WEFT_APP_URL`: the app that links in mails lead to. Default `http://localhost:3000`.
+    #[serde(default = "app_url", deserialize_with = "url")]
+    pub weft_app_url: String,
+    /// `SMTP_URL`: the mail server, `smtp://user:password@host:port?tls=required` or `smtps://…`. Default: none, mail
+    /// is written to files.
+    #[serde(default, deserialize_with = "smtp_url")]
+    pub smtp_url: Option<SecretString>,
+    /// `WEFT_MAIL_DIR`: the folder for mail without a mail server, a file each. Default `./mail`.
+    #[serde(default = "mail_dir")]
+    pub weft_mail_dir: PathBuf,
+    /// `WEFT_MAIL_FROM`: who mail is from. Default `Weft <no-reply@localhost>`.
+    #[serde(default = "mail_from", deserialize_with = "sender")]
+    pub weft_mail_from: String,
 }
 
 impl Config {
@@ -47,6 +63,10 @@ impl Config {
             weft_identity_login_failures: login_failures(),
             weft_identity_db_connections: db_connections(),
             weft_identity_audit_days: audit_days(),
+            weft_app_url: app_url(),
+            smtp_url: None,
+            weft_mail_dir: mail_dir(),
+            weft_mail_from: mail_from(),
         }
     }
 }
@@ -69,6 +89,33 @@ fn db_connections() -> u32 {
 
 fn audit_days() -> u32 {
     365
+}
+
+fn app_url() -> String {
+    "http://localhost:3000".to_owned()
+}
+
+fn mail_dir() -> PathBuf {
+    "./mail".into()
+}
+
+fn mail_from() -> String {
+    "Weft <no-reply@localhost>".to_owned()
+}
+
+fn smtp_url<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SecretString>, D::Error> {
+    let url = SecretString::deserialize(from)?;
+    match mail::server(&url) {
+        Ok(_) => Ok(Some(url)),
+        // Without the cause, which may quote the password.
+        Err(_) => Err(D::Error::custom("is not valid: write smtp://user:password@host:port?tls=required or smtps://…")),
+    }
+}
+
+fn sender<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let text = String::deserialize(from)?;
+    let known = mail::sender(&text).is_ok();
+    if known { Ok(text) } else { Err(D::Error::custom("is no sender: write Name <address>")) }
 }
 
 fn hash_threads<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {

@@ -39,6 +39,12 @@ pub enum Error {
     /// A hash was not finished.
     #[error("the password hash was not finished")]
     HashLost,
+    /// Start: who mail is from cannot be read.
+    #[error("WEFT_MAIL_FROM is no sender, write Name <address>")]
+    MailFrom(#[source] lettre::address::AddressError),
+    /// Start: where mail goes cannot be read. Without the cause, which may quote the password.
+    #[error("SMTP_URL is not valid, write smtp://user:password@host:port?tls=required or smtps://…")]
+    SmtpUrl,
     /// Start: a thread for hashes could not be had.
     #[error("a thread for password hashes could not be started")]
     HashThread(#[source] std::io::Error),
@@ -93,6 +99,44 @@ pub enum Error {
     /// The refresh token was used twice.
     #[error("the refresh token was used before, its session is over, sign in again")]
     RefreshReused,
+    /// The present password is wrong.
+    #[error("the old password is wrong")]
+    WrongPassword,
+    /// Somebody else changed it meanwhile.
+    #[error("the password was changed meanwhile, sign in again")]
+    PasswordChanged,
+    /// The token of a link to a new password is unknown, too old or used.
+    #[error("the link is not valid any more, ask for a new one")]
+    InvalidResetToken,
+    /// The account is suspended; told only to who has a token or the password of it.
+    #[error("this account is suspended, ask the support")]
+    AccountSuspended,
+    /// A field breaks its rule; the text says which one and what to do.
+    #[error("{0}")]
+    InvalidField(&'static str),
+    /// A role that nobody can have.
+    #[error("there is no role {0:?}, choose user, reviewer, support or admin")]
+    UnknownRole(String),
+    /// Everybody is a user.
+    #[error("everybody has the role user, it can be neither given nor taken")]
+    UserRole,
+    /// There is none, or it is of another product.
+    #[error("there is no such account")]
+    NoAccount,
+    /// At the command line: nobody has this address.
+    #[error("nobody has the address {email} in {product}, register it first")]
+    NoSuchEmail {
+        /// As it was typed.
+        email: String,
+        /// Slug of the product.
+        product: String,
+    },
+    /// There is none, it is somebody else's, or it is over.
+    #[error("there is no such session")]
+    NoSession,
+    /// An administrator would lock themselves out.
+    #[error("nobody takes their own role admin or suspends themselves, ask another administrator")]
+    OwnAccount,
 }
 
 impl Error {
@@ -106,15 +150,24 @@ impl Error {
             | Error::InvalidPassword
             | Error::Missing(_)
             | Error::InvalidPageToken
+            | Error::InvalidField(_)
+            | Error::UnknownRole(_)
+            | Error::UserRole
             | Error::TooManyTokenIds => Reason::InvalidArgument,
-            Error::UnknownProduct(_) => Reason::NotFound,
+            Error::UnknownProduct(_) | Error::NoAccount | Error::NoSuchEmail { .. } | Error::NoSession => {
+                Reason::NotFound
+            }
+            Error::AccountSuspended => Reason::AccountSuspended,
+            Error::OwnAccount => Reason::PermissionDenied,
             Error::PasswordsNotEnabled => Reason::IdentityProviderNotEnabled,
             Error::EmailTaken => Reason::EmailTaken,
-            Error::InvalidCredentials => Reason::InvalidCredentials,
+            Error::InvalidCredentials | Error::WrongPassword => Reason::InvalidCredentials,
             Error::Busy | Error::TooManyFailures(_) => Reason::RateLimited,
-            Error::InvalidAccessToken | Error::InvalidRefreshToken => Reason::Unauthenticated,
+            Error::InvalidAccessToken | Error::InvalidRefreshToken | Error::InvalidResetToken => {
+                Reason::Unauthenticated
+            }
             Error::RefreshReused => Reason::RefreshReused,
-            Error::Raced | Error::SuccessorGone => Reason::Aborted,
+            Error::Raced | Error::SuccessorGone | Error::PasswordChanged => Reason::Aborted,
             _ => Reason::Internal,
         }
     }

@@ -9,9 +9,11 @@ use weft_runtime::Shutdown;
 use crate::api::Identity;
 use crate::api::sign_in::FAILURES_WITHIN_MS;
 use crate::domain::session::GRACE_MS;
+use crate::reset_mail::WITHIN_MS;
 use crate::store::PRUNE_ROWS;
 use crate::store::audit::audit_prune;
 use crate::store::failure::failure_prune;
+use crate::store::reset::reset_prune;
 use crate::store::revocation::revocation_prune;
 use crate::store::session::session_prune;
 use crate::store::token::{token_forget_sealed, token_prune};
@@ -43,6 +45,7 @@ async fn tidy(db: &Db, now_ms: i64, audit_days: u32, shutdown: &Shutdown) -> Res
     to_the_end(shutdown, || revocation_prune(db, now_ms)).await?;
     to_the_end(shutdown, || failure_prune(db, now_ms - FAILURES_WITHIN_MS)).await?;
     to_the_end(shutdown, || token_prune(db, now_ms)).await?;
+    to_the_end(shutdown, || reset_prune(db, now_ms - WITHIN_MS)).await?;
     to_the_end(shutdown, || session_prune(db, now_ms)).await?;
     to_the_end(shutdown, || audit_prune(db, now_ms - i64::from(audit_days) * DAY_MS)).await
 }
@@ -61,6 +64,7 @@ mod tests {
     use weft_db::{AssertSqlSafe, DbOptions, Tx, sql};
 
     use super::*;
+    use crate::domain::client::Client;
     use crate::domain::session::Session;
     use crate::domain::token::Access;
     use crate::store::failure::failure_insert;
@@ -75,12 +79,20 @@ mod tests {
         let url = format!("sqlite://{}", folder.join("identity.db").display());
         let db = Db::connect(&DbOptions { url, schema: "identity", max_connections: 2 }).await.unwrap();
         db.migrate(crate::MIGRATIONS).await.unwrap();
-        sql("INSERT INTO accounts VALUES ('p', 'a', 'a@b.c', 'a@b.c', '', 0)").run(&db).await.unwrap();
-        sql("INSERT INTO audit_events VALUES ('e', 'p', 'register', 'a', NULL, 'r', 0)").run(&db).await.unwrap();
+        sql("INSERT INTO accounts (product, id, email, email_folded, password_hash, created_at) \
+             VALUES ('p', 'a', 'a@b.c', 'a@b.c', '', 0)")
+        .run(&db)
+        .await
+        .unwrap();
+        sql("INSERT INTO audit_events (id, product, kind, account_id, request_id, at) \
+             VALUES ('e', 'p', 'register', 'a', 'r', 0)")
+        .run(&db)
+        .await
+        .unwrap();
         db.write("set up", async |tx: Tx| {
             let (product, id, account_id) = ("p".to_owned(), "s".to_owned(), "a".to_owned());
             let session = Session { product, id, account_id, created_at: 0, expires_at: 5 * DAY_MS, ended_at: None };
-            session_insert(&tx, &session).await?;
+            session_insert(&tx, &session, &Client::default()).await?;
             let access = Access { id: "j".to_owned(), issued: 0, expires: 600 };
             let token = NewToken {
                 product: "p",

@@ -17,7 +17,7 @@ type Expected = Option<Reason>;
 
 /// An RPC and what it says to nobody, an expired token, a token of another product, a service that is not listed,
 /// and one that is.
-const TABLE: [(&str, [Expected; 5]); 8] = {
+const TABLE: &[(&str, [Expected; 5])] = &{
     use Reason::{InvalidArgument, PermissionDenied, ProductMismatch, Unauthenticated};
     // Public: everybody gets as far as the missing fields.
     let missing = [Some(InvalidArgument); 5];
@@ -36,6 +36,17 @@ const TABLE: [(&str, [Expected; 5]); 8] = {
         ("/weft.identity.v1.AuthService/Refresh", unknown_token),
         ("/weft.identity.v1.AuthService/Logout", user),
         ("/weft.identity.v1.AuthService/GetMe", user),
+        ("/weft.identity.v1.AdminService/ListUsers", user),
+        ("/weft.identity.v1.AdminService/GetUser", user),
+        ("/weft.identity.v1.AdminService/UpdateUser", user),
+        ("/weft.identity.v1.PasswordService/ChangePassword", user),
+        ("/weft.identity.v1.PasswordService/ForgotPassword", missing),
+        ("/weft.identity.v1.PasswordService/ResetPassword", missing),
+        ("/weft.identity.v1.ProfileService/GetProfile", user),
+        ("/weft.identity.v1.ProfileService/UpdateProfile", user),
+        ("/weft.identity.v1.SessionService/ListSessions", user),
+        ("/weft.identity.v1.SessionService/EndSession", user),
+        ("/weft.identity.v1.SessionService/LogoutAll", user),
         ("/weft.identity.v1.KeyService/GetJwks", [None; 5]),
         ("/weft.identity.v1.KeyService/ListRevocations", service),
         ("/weft.identity.v1.KeyService/ReportUse", service),

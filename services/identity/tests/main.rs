@@ -4,11 +4,16 @@ mod harness;
 
 mod access;
 mod accounts;
+mod admin;
 mod hashing;
 mod keys;
 mod logout;
 mod me;
+mod password;
+mod profile;
 mod refresh;
+mod roles;
 mod secrecy;
+mod sessions;
 mod throttle;
 mod uses;

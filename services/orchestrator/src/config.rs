@@ -1,27 +1,40 @@
 //! Configuration from the environment. Every limit has a name and a default.
 use std::time::Duration;
 
-use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
-use weft_core::Clock;
 use weft_runtime::config::{ConfigErrors, positive, url};
 
 use crate::error::Error;
-use crate::models::Models;
-
-/// Where OpenAI itself is.
-const OPENAI: &str = "https://api.openai.com/v1";
+use crate::models::provider::Provider;
+use crate::models::vendor::{ANTHROPIC, GEMINI, OPENAI, VENDORS, XAI};
 
 /// The orchestrator's configuration; each field is the environment variable of the same name in upper case.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default)]
 pub struct Config {
-    /// `OPENAI_API_KEY`: key of the model's provider. With neither key nor base URL the built-in `offline` model answers.
+    /// `OPENAI_API_KEY`: key of OpenAI, or of the server at the base URL. With neither key nor base URL of any provider
+    /// the built-in `offline` model answers.
     pub openai_api_key: Option<SecretString>,
-    /// `OPENAI_BASE_URL`: any provider that speaks the OpenAI dialect, ending in `/v1`. Default: OpenAI itself.
+    /// `OPENAI_BASE_URL`: any server that speaks the OpenAI dialect, ending in `/v1`. Default: OpenAI itself. A server
+    /// that is set like this, or in one of the next settings, is also asked for models that no vendor is known for.
     #[serde(deserialize_with = "url")]
     pub openai_base_url: Option<String>,
+    /// `ANTHROPIC_API_KEY`, also `CLAUDE_API_KEY`: key of Anthropic.
+    pub anthropic_api_key: Option<SecretString>,
+    /// `ANTHROPIC_BASE_URL`: who speaks Anthropic's dialect instead, with or without `/v1`.
+    #[serde(deserialize_with = "url")]
+    pub anthropic_base_url: Option<String>,
+    /// `GEMINI_API_KEY`: key of Google's Gemini.
+    pub gemini_api_key: Option<SecretString>,
+    /// `GEMINI_BASE_URL`: who speaks Gemini's dialect instead, with or without `/v1beta`.
+    #[serde(deserialize_with = "url")]
+    pub gemini_base_url: Option<String>,
+    /// `XAI_API_KEY`: key of xAI.
+    pub xai_api_key: Option<SecretString>,
+    /// `XAI_BASE_URL`: who has xAI's models instead, in the OpenAI dialect, ending in `/v1`.
+    #[serde(deserialize_with = "url")]
+    pub xai_base_url: Option<String>,
     /// `WEFT_CHAT_MESSAGE_BYTES`: longest message, 32768 bytes.
     #[serde(deserialize_with = "positive")]
     pub weft_chat_message_bytes: usize,
@@ -49,13 +62,13 @@ pub struct Config {
     /// `WEFT_MODEL_CONNECT_MS`: longest time to connect to the provider, 2000 ms.
     #[serde(deserialize_with = "positive")]
     pub weft_model_connect_ms: u64,
-    /// `WEFT_MODEL_FIRST_BYTE_MS`: longest wait for the first byte of a streamed answer, 20000 ms.
+    /// `WEFT_MODEL_FIRST_BYTE_MS`: longest wait for the first byte of a streamed answer, with all retries, 20000 ms.
     #[serde(deserialize_with = "positive")]
     pub weft_model_first_byte_ms: u64,
-    /// `WEFT_MODEL_IDLE_MS`: longest silence within a streamed answer, 30000 ms.
+    /// `WEFT_MODEL_IDLE_MS`: longest silence within a streamed answer, 60000 ms.
     #[serde(deserialize_with = "positive")]
     pub weft_model_idle_ms: u64,
-    /// `WEFT_MODEL_PLAIN_MS`: longest wait for an answer that is not streamed, 25000 ms.
+    /// `WEFT_MODEL_PLAIN_MS`: longest wait for an answer that is not streamed, with all retries, 25000 ms.
     #[serde(deserialize_with = "positive")]
     pub weft_model_plain_ms: u64,
     /// `WEFT_MODEL_RESPONSE_BYTES`: largest answer of the provider, 4194304 bytes.
@@ -68,6 +81,12 @@ impl Default for Config {
         Config {
             openai_api_key: None,
             openai_base_url: None,
+            anthropic_api_key: None,
+            anthropic_base_url: None,
+            gemini_api_key: None,
+            gemini_base_url: None,
+            xai_api_key: None,
+            xai_base_url: None,
             weft_chat_message_bytes: 32_768,
             weft_chat_context_bytes: 262_144,
             weft_chat_documents: 100,
@@ -78,7 +97,7 @@ impl Default for Config {
             weft_model_output_tokens: 2_048,
             weft_model_connect_ms: 2_000,
             weft_model_first_byte_ms: 20_000,
-            weft_model_idle_ms: 30_000,
+            weft_model_idle_ms: 60_000,
             weft_model_plain_ms: 25_000,
             weft_model_response_bytes: 4 * 1024 * 1024,
         }
@@ -86,27 +105,35 @@ impl Default for Config {
 }
 
 impl Config {
-    /// What the values' own rules do not tell: whether a client for the provider can be made of them.
+    /// What the values' own rules do not tell: whether a client for each provider can be made of them.
     ///
     /// # Errors
     /// Every mistake, by key.
     pub fn check(&self) -> Result<(), ConfigErrors> {
         let mut errors = ConfigErrors::default();
-        if let Err(Error::Config { key, problem }) = Models::new(self, Clock::System) {
-            errors.push(key, problem);
+        for (at, vendor) in VENDORS.iter().enumerate() {
+            if let Some(account) = self.account(at)
+                && let Err(Error::Config { key, problem }) = Provider::new(vendor, account, self)
+            {
+                errors.push(key, problem);
+            }
         }
         errors.or(())
     }
 
-    /// The provider's base URL without a slash at its end and its key; none of them set: no provider.
-    /// A variable that is set to nothing counts as not set.
-    pub(crate) fn provider(&self) -> Option<(String, Option<SecretString>)> {
-        let key = self.openai_api_key.clone().filter(|key| !key.expose_secret().trim().is_empty());
-        let url = self.openai_base_url.as_deref().map(str::trim).filter(|url| !url.is_empty());
-        if key.is_none() && url.is_none() {
-            return None;
-        }
-        Some((url.unwrap_or(OPENAI).trim_end_matches('/').to_owned(), key))
+    /// What the operator has at the vendor in this place of [`VENDORS`]; neither key nor URL: nothing. A variable that is set to nothing counts as
+    /// not set.
+    pub(crate) fn account(&self, vendor: usize) -> Option<Account> {
+        let (key, url) = match vendor {
+            OPENAI => (&self.openai_api_key, &self.openai_base_url),
+            ANTHROPIC => (&self.anthropic_api_key, &self.anthropic_base_url),
+            GEMINI => (&self.gemini_api_key, &self.gemini_base_url),
+            XAI => (&self.xai_api_key, &self.xai_base_url),
+            _ => return None,
+        };
+        let key = key.clone().filter(|key| !key.expose_secret().trim().is_empty());
+        let url = url.as_deref().map(str::trim).filter(|url| !url.is_empty()).map(str::to_owned);
+        (key.is_some() || url.is_some()).then_some(Account { key, url })
     }
 
     /// Longest time for an answer.
@@ -115,52 +142,79 @@ impl Config {
     }
 }
 
-/// Whether a model's provider can be at this URL.
-pub(crate) fn is_usable(url: &str) -> bool {
-    Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
+/// What the operator has at a vendor of models.
+pub(crate) struct Account {
+    /// The key; a server of one's own may need none.
+    pub(crate) key: Option<SecretString>,
+    /// Who is asked instead of the vendor itself.
+    pub(crate) url: Option<String>,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::models::Models;
+
+    fn load(variables: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
+        let owned = variables.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        weft_runtime::config::load_from(owned)
+    }
+
+    fn providers(config: &Config) -> Vec<&'static str> {
+        Models::new(config, weft_core::Clock::System).unwrap().providers()
+    }
 
     #[test]
     fn without_key_and_url_there_is_no_provider() {
-        assert!(Config::default().provider().is_none());
+        assert!(providers(&Config::default()).is_empty());
         let empty =
             Config { openai_api_key: Some("".into()), openai_base_url: Some(" ".to_owned()), ..Config::default() };
-        assert!(empty.provider().is_none());
+        assert!(providers(&empty).is_empty());
     }
 
     #[test]
-    fn a_key_alone_means_openai_and_a_url_alone_needs_no_key() {
-        let keyed = Config { openai_api_key: Some("k".into()), ..Config::default() };
-        assert_eq!(keyed.provider().unwrap().0, OPENAI);
-        let local = Config { openai_base_url: Some("http://127.0.0.1:1/v1/".to_owned()), ..Config::default() };
-        let (url, key) = local.provider().unwrap();
-        assert_eq!(url, "http://127.0.0.1:1/v1");
-        assert!(key.is_none());
-    }
-
-    #[test]
-    fn the_environment_is_read_and_checked() {
-        let load =
-            |key: &str, value: &str| weft_runtime::config::load_from::<Config>([(key.to_owned(), value.to_owned())]);
-        assert_eq!(load("WEFT_CHAT_TURNS", "7").unwrap().weft_chat_turns, 7);
-        assert!(load("OPENAI_BASE_URL", "").unwrap().provider().is_none());
-        let wrong = load("OPENAI_API_KEY", "a\nb").unwrap().check().unwrap_err().to_string();
-        assert_eq!(wrong, "OPENAI_API_KEY: holds a character that no key has");
-        assert!(load("OPENAI_API_KEY", "k").unwrap().check().is_ok());
-        for (key, value) in
-            [("OPENAI_BASE_URL", "localhost:11434/v1"), ("WEFT_MODEL_IDLE_MS", "0"), ("WEFT_CHAT_TASKS", "many")]
-        {
-            assert!(load(key, value).unwrap_err().to_string().contains(key), "{key}");
+    fn a_key_or_a_url_makes_a_provider() {
+        for vendor in &VENDORS {
+            for (name, value) in [(vendor.key, "k"), (vendor.url, "http://127.0.0.1:1/v1/")] {
+                let config = load(&[(name, value)]).unwrap();
+                assert!(config.check().is_ok());
+                assert_eq!(providers(&config), [vendor.name], "{name}");
+            }
         }
     }
 
     #[test]
-    fn the_key_is_not_in_the_debug_text() {
-        let keyed = Config { openai_api_key: Some("CANARY".into()), ..Config::default() };
+    fn the_environment_is_read_and_checked() {
+        assert_eq!(load(&[("WEFT_CHAT_TURNS", "7")]).unwrap().weft_chat_turns, 7);
+        let wrong = load(&[("OPENAI_API_KEY", "a\nb"), ("GEMINI_API_KEY", "c\nd")]).unwrap().check().unwrap_err();
+        let problem = "holds a character that no key has";
+        assert_eq!(wrong.to_string(), format!("GEMINI_API_KEY: {problem}\nOPENAI_API_KEY: {problem}"));
+        for (key, value) in [
+            ("OPENAI_BASE_URL", "localhost:11434/v1"),
+            ("ANTHROPIC_BASE_URL", "nowhere"),
+            ("GEMINI_BASE_URL", "nowhere"),
+            ("XAI_BASE_URL", "nowhere"),
+            ("WEFT_MODEL_IDLE_MS", "0"),
+            ("WEFT_CHAT_TASKS", "many"),
+        ] {
+            assert!(load(&[(key, value)]).unwrap_err().to_string().contains(key), "{key}");
+        }
+    }
+
+    #[test]
+    fn anthropics_key_has_two_names_that_may_not_differ() {
+        assert_eq!(providers(&load(&[("CLAUDE_API_KEY", "k")]).unwrap()), ["anthropic"]);
+        assert!(load(&[("CLAUDE_API_KEY", "k"), ("ANTHROPIC_API_KEY", "k")]).is_ok());
+        let refused = load(&[("CLAUDE_API_KEY", "CANARY"), ("ANTHROPIC_API_KEY", "k")]).unwrap_err().to_string();
+        assert!(refused.contains("ANTHROPIC_API_KEY and CLAUDE_API_KEY are two names"), "{refused}");
+        assert!(!refused.contains("CANARY"));
+    }
+
+    #[test]
+    fn no_key_is_in_the_debug_text() {
+        let key = || Some(SecretString::from("CANARY"));
+        let (openai_api_key, anthropic_api_key, gemini_api_key, xai_api_key) = (key(), key(), key(), key());
+        let keyed = Config { openai_api_key, anthropic_api_key, gemini_api_key, xai_api_key, ..Config::default() };
         assert!(!format!("{keyed:?}").contains("CANARY"));
     }
 }

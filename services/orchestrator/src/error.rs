@@ -22,6 +22,9 @@ pub enum Error {
     /// The client for the model's provider could not be built.
     #[error("the http client for the model's provider could not be built")]
     Client(#[source] reqwest::Error),
+    /// What models are told could not be made into fingerprints.
+    #[error("the fingerprints of the prompts could not be built")]
+    Fingerprints(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Serving failed.
     #[error("the orchestrator stopped serving")]
     Runtime(#[from] weft_runtime::RuntimeError),
@@ -67,7 +70,7 @@ impl Error {
     /// The stable reason clients match on.
     pub fn reason(&self) -> Reason {
         match self {
-            Error::Config { .. } | Error::Client(_) | Error::Runtime(_) => Reason::Internal,
+            Error::Config { .. } | Error::Client(_) | Error::Fingerprints(_) | Error::Runtime(_) => Reason::Internal,
             Error::Invalid(_) => Reason::InvalidArgument,
             Error::TooLarge(_) => Reason::PayloadTooLarge,
             Error::AgentNotInPlan => Reason::FeatureNotInPlan,

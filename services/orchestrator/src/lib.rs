@@ -10,6 +10,7 @@ mod domain;
 mod error;
 mod models;
 mod prompts;
+mod sanitizer;
 
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ use weft_runtime::{Mesh, Server};
 use crate::agents::Registry;
 use crate::api::chat::{ChatApi, Parts};
 use crate::models::Models;
+use crate::sanitizer::Sanitizers;
 
 pub use config::Config;
 pub use error::Error;
@@ -33,12 +35,13 @@ pub use models::{Break, ModelError};
 pub async fn serve(config: Config, mesh: Mesh, products: Arc<Products>, listener: TcpListener) -> Result<(), Error> {
     let models = Models::new(&config, mesh.clock().clone())?;
     let registry = Registry::built_in();
+    let sanitizers = Sanitizers::new(&registry, &products)?;
     let agents: Vec<&str> = registry.list().map(|agent| agent.name).collect();
-    tracing::info!(?agents, provider = config.provider().is_some(), "answering");
+    tracing::info!(?agents, providers = ?models.providers(), "answering");
     let clock = mesh.clock().clone();
     let entitlements = mesh.entitlements();
     let max_bytes = mesh.config().max_message_bytes();
-    let api = ChatApi::new(Parts { config, clock, products, entitlements, registry, models });
+    let api = ChatApi::new(Parts { config, clock, products, entitlements, registry, models, sanitizers });
     let service = ChatServiceServer::new(api).max_decoding_message_size(max_bytes);
     Server::new(&mesh, mesh.guard()).add(service).serve(listener).await?;
     Ok(())

@@ -31,18 +31,19 @@ async fn a_chat_is_answered_by_the_products_model() {
 #[tokio::test]
 async fn a_streamed_chat_tells_tokens_and_then_the_whole() {
     let weft = Orchestrator::start().await;
-    weft.llm.script([Reply::chunks(["Hel", "lo ", "there", "."])]);
+    // In letters that no prompt has: nothing of it is held back.
+    weft.llm.script([Reply::chunks(["При", "вет, ", "Ана", "."])]);
     let told = weft.stream(say("hello")).await;
-    assert_eq!(told.tokens, ["Hel", "lo ", "there", "."]);
+    assert_eq!(told.tokens, ["При", "вет, ", "Ана", "."]);
     let answer = told.end.unwrap();
-    assert_eq!((answer.response.as_str(), answer.model.as_str()), ("Hello there.", "gpt-4o"));
+    assert_eq!((answer.response.as_str(), answer.model.as_str()), ("Привет, Ана.", "gpt-4o"));
     assert_eq!(weft.llm.calls()[0].body["stream_options"], json!({"include_usage": true}));
 }
 
 #[tokio::test]
 async fn tokens_arrive_while_the_model_is_still_speaking() {
     let weft = Orchestrator::start().await;
-    weft.llm.script([Reply::chunks(["one", " two"]).hang_after(1)]);
+    weft.llm.script([Reply::chunks(["раз", " два"]).hang_after(1)]);
     let mut events = weft.client().stream_chat(weft.request("pro", say("count"))).await.unwrap().into_inner();
     assert!(events.message().await.unwrap().is_some());
 }
@@ -64,13 +65,14 @@ async fn a_caller_who_leaves_ends_the_call_to_the_provider() {
 #[tokio::test]
 async fn the_stub_model_of_a_manifest_says_its_words() {
     let folder = tempfile::tempdir().unwrap();
-    let manifest =
-        include_str!("../../../products/adiuva.toml").replace("default = \"gpt-4o\"", "default = \"stub-5-3\"");
+    let manifest = include_str!("../../../products/adiuva.toml")
+        .replace("default = \"gpt-4o\"", "default = \"stub-5-3\"")
+        .replace("[model_prices]", "[model_prices]\nstub-5-3 = { input = 1, output = 1 }");
     std::fs::write(folder.path().join("adiuva.toml"), manifest).unwrap();
     let products = Some(Box::leak(folder.path().to_owned().into_boxed_path()) as &_);
     let weft = Orchestrator::start_with(Start { products, ..Start::default() }).await;
     let told = weft.stream(say("count")).await;
-    assert_eq!(told.tokens, ["w0", " w1", " w2"]);
+    assert_eq!(told.tokens.concat(), "w0 w1 w2");
     assert_eq!(told.end.unwrap().model, "stub-5-3");
 }
 

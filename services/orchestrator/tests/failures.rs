@@ -29,9 +29,9 @@ const INTERRUPTED: (Code, Option<Reason>) = (Code::Unavailable, Some(Reason::Pro
 #[tokio::test]
 async fn a_stream_that_is_cut_ends_with_an_error_after_its_tokens() {
     let weft = Orchestrator::start().await;
-    weft.llm.script([Reply::chunks(["one", " two", " three", " four"]).cut_after(3)]);
+    weft.llm.script([Reply::chunks(["раз", " два", " три", " четыре"]).cut_after(3)]);
     let heard = weft.stream(say("count")).await;
-    assert_eq!(heard.tokens, ["one", " two", " three"]);
+    assert_eq!(heard.tokens, ["раз", " два", " три"]);
     assert_eq!(told(&heard.end.unwrap_err()), INTERRUPTED);
     assert_eq!(weft.llm.calls().len(), 1, "no second try after the first token");
 }
@@ -47,13 +47,11 @@ async fn a_tool_call_that_is_cut_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_plain_answer_that_is_cut_is_tried_once_more() {
+async fn a_plain_answer_that_is_cut_is_not_paid_for_twice() {
     let weft = Orchestrator::start().await;
-    weft.llm.script([Reply::text("half").cut_after(1), Reply::text("whole")]);
-    assert_eq!(weft.chat(say("hello")).await.unwrap().response, "whole");
-    weft.llm.script([Reply::text("half").cut_after(1), Reply::text("half").cut_after(1), Reply::text("never")]);
+    weft.llm.script([Reply::text("half").cut_after(1), Reply::text("never")]);
     assert_eq!(told(&weft.chat(say("hello")).await.unwrap_err()), INTERRUPTED);
-    assert_eq!(weft.llm.calls().len(), 4);
+    assert_eq!(weft.llm.calls().len(), 1);
 }
 
 #[tokio::test]
@@ -91,13 +89,24 @@ async fn an_answer_that_is_too_large_is_left() {
 }
 
 #[tokio::test]
-async fn a_provider_that_fails_is_tried_once_more() {
+async fn a_provider_that_fails_is_tried_twice_more() {
     let weft = Orchestrator::start().await;
-    weft.llm.script([Reply::status(500), Reply::text("better")]);
+    weft.llm.script([Reply::status(500), Reply::status(529).retry_after(1), Reply::text("better")]);
+    let begun = Instant::now();
     assert_eq!(weft.stream(say("hello")).await.end.unwrap().response, "better");
-    weft.llm.script([Reply::status(503), Reply::status(500), Reply::text("never")]);
+    assert!(begun.elapsed() >= Duration::from_secs(1), "it waits as long as it is asked to");
+    weft.llm.script([Reply::status(503), Reply::status(429), Reply::status(500), Reply::text("never")]);
     assert_eq!(told(&weft.chat(say("hello")).await.unwrap_err()), UNAVAILABLE);
-    assert_eq!(weft.llm.calls().len(), 4);
+    assert_eq!(weft.llm.calls().len(), 6);
+}
+
+#[tokio::test]
+async fn a_pause_longer_than_the_time_for_the_first_byte_is_not_waited_for() {
+    let config = Config { weft_model_plain_ms: 1_500, ..Config::default() };
+    let weft = Orchestrator::start_with(Start { config, ..Start::default() }).await;
+    weft.llm.script([Reply::status(503).retry_after(2), Reply::text("never")]);
+    assert_eq!(told(&weft.chat(say("hello")).await.unwrap_err()), UNAVAILABLE);
+    assert_eq!(weft.llm.calls().len(), 1);
 }
 
 #[tokio::test]
@@ -139,12 +148,10 @@ async fn nonsense_is_no_answer() {
     for body in ["", "hello", "{}", "{\"choices\":[]}", "{\"choices\":{}}", "{\"error\":{\"message\":\"x\"}}"] {
         weft.llm.script([Reply::raw(body)]);
         assert_eq!(told(&weft.chat(say("hello")).await.unwrap_err()), INTERRUPTED, "{body}");
-        // An answer that ends before it began is asked for once more.
-        weft.llm.script(vec![Reply::raw(&format!("data: {body}\n\n")); 2]);
+        weft.llm.script([Reply::raw(&format!("data: {body}\n\n"))]);
         let heard = weft.stream(say("hello")).await;
         assert!(heard.tokens.is_empty(), "{body}");
         assert_eq!(told(&heard.end.unwrap_err()), INTERRUPTED, "{body}");
-        weft.llm.forget();
     }
 }
 

@@ -3,8 +3,10 @@
 mod agents;
 mod answers;
 mod authorization;
+mod dialects;
 mod failures;
 mod harness;
 mod limits;
 mod offline;
+mod sanitizer;
 mod secrecy;

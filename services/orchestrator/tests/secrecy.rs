@@ -48,7 +48,7 @@ async fn provoke(weft: &Orchestrator) -> Vec<Status> {
         vec![Reply::raw(&format!("{{\"{CANARY}\""))],
         vec![Reply::status(401)],
         vec![Reply::status_with(400, json!({"error": {"message": CANARY, "type": format!("{CANARY} {CANARY}")}}))],
-        vec![Reply::status_with(500, provider.clone()), Reply::status_with(500, provider)],
+        vec![Reply::status_with(500, provider); 3],
     ];
     for script in scripts {
         weft.llm.script(script.clone());

@@ -33,6 +33,18 @@ pub enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
+    /// Give and take roles of accounts, in identity's database; also while the mesh runs
+    Admin {
+        /// What to do with a role
+        #[command(subcommand)]
+        command: AdminCommand,
+    },
+    /// Look at the ledger of credits, in billing's database; also while the mesh runs
+    Ledger {
+        /// What to do with it
+        #[command(subcommand)]
+        command: LedgerCommand,
+    },
     /// Ask a running edge how every part is; exit status 0 if all is well
     Health {
         /// The edge
@@ -49,6 +61,49 @@ pub enum ConfigCommand {
         /// For which services; all if none is named
         services: Vec<Service>,
     },
+}
+
+/// `weft ledger …`.
+#[derive(Debug, Subcommand)]
+pub enum LedgerCommand {
+    /// Recompute it, print what was found as JSON; exit status 1 if anything is wrong
+    Verify(VerifyArguments),
+}
+
+/// Which ledger.
+#[derive(Debug, Args)]
+pub struct VerifyArguments {
+    /// Slug of the product; all if none is named
+    #[arg(long)]
+    pub product: Option<String>,
+    /// Where `weft up` keeps its databases; not looked at if DATABASE_URL names billing's
+    #[arg(long, default_value = "./data")]
+    pub data_dir: PathBuf,
+}
+
+/// `weft admin …`.
+#[derive(Debug, Subcommand)]
+pub enum AdminCommand {
+    /// Give an account a role
+    Grant(RoleArguments),
+    /// Take a role from an account
+    Revoke(RoleArguments),
+}
+
+/// Which role of which account.
+#[derive(Debug, Args)]
+pub struct RoleArguments {
+    /// E-mail address of the account, which exists
+    pub email: String,
+    /// Slug of the product it belongs to
+    #[arg(long, default_value = "adiuva")]
+    pub product: String,
+    /// admin, reviewer or support
+    #[arg(long, default_value = "admin")]
+    pub role: String,
+    /// Where `weft up` keeps its databases; not looked at if DATABASE_URL names identity's
+    #[arg(long, default_value = "./data")]
+    pub data_dir: PathBuf,
 }
 
 /// `weft up …`.

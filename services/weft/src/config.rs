@@ -25,6 +25,8 @@ pub struct BinaryConfig {
     pub weft_products_dir: Option<PathBuf>,
     /// `WEFT_WORKER_THREADS`: threads that run requests. Default: one a core.
     pub weft_worker_threads: Option<usize>,
+    /// `WEFT_TEST_LISTEN`: with `ENV=test`, an address where tests set and advance the clock. Default: none.
+    pub weft_test_listen: Option<String>,
 }
 
 /// One typed part of the environment.
@@ -82,7 +84,7 @@ pub fn check(environment: &Environment, services: &[Service]) -> Result<(), Fail
 /// A misspelt setting would silently be its default.
 fn unknown_keys(environment: &Environment) -> Result<(), String> {
     let known = keys();
-    let settings = environment.keys().filter(|key| key.starts_with("WEFT_") && !key.starts_with("WEFT_TEST_"));
+    let settings = environment.keys().filter(|key| key.starts_with("WEFT_") && !matches!(key.as_str(), "WEFT_TEST_PYTHON" | "WEFT_TEST_CLIENTS"));
     let unknown = settings.filter(|key| !known.iter().any(|name| name == key.strip_suffix("_FILE").unwrap_or(key)));
     let lines: Vec<String> =
         unknown.map(|key| format!("{key}: no such setting; .env.example names them all")).collect();
@@ -95,6 +97,7 @@ fn keys() -> Vec<String> {
         .chain(keys_of::<BinaryConfig>())
         .chain(keys_of::<weft_identity::Config>())
         .chain(keys_of::<weft_billing::Config>())
+        .chain(keys_of::<weft_billing::StripeConfig>())
         .chain(keys_of::<weft_orchestrator::Config>())
         .chain(keys_of::<weft_gateway::Config>())
         .collect()
@@ -103,7 +106,7 @@ fn keys() -> Vec<String> {
 fn check_one(environment: &Environment, service: Service, products: &Products) -> Result<(), ConfigErrors> {
     match service {
         Service::Identity => part::<weft_identity::Config>(environment).map(drop),
-        Service::Billing => part::<weft_billing::Config>(environment).map(drop),
+        Service::Billing => weft_billing::Config::load(environment)?.check(products),
         Service::Orchestrator => part::<weft_orchestrator::Config>(environment)?.check(),
         Service::Gateway => part::<weft_gateway::Config>(environment)?.check(products),
     }
@@ -141,12 +144,13 @@ mod tests {
                 ("WEFT_EDGE_DESCRIPTORS", "/no/such/file"),
                 ("WEFT_IDENTITY_HASH_THREADS", "65"),
                 ("REDIS_URL", "http://127.0.0.1:6379"),
+                ("STRIPE_API_BASE__ADIUVA", "nowhere"),
             ]
             .map(|(key, value)| (key.to_owned(), value.to_owned())),
         );
         let told = |services: &[Service]| format!("{:?}", check(&environment, services).unwrap_err());
         let all = told(&[]);
-        for expected in ["OPENAI_API_KEY: holds", "WEFT_EDGE_MAX_STREAMS: must", "WEFT_IDENTITY_HASH_THREADS: must"] {
+        for expected in ["OPENAI_API_KEY: holds", "WEFT_EDGE_MAX_STREAMS: must", "WEFT_IDENTITY_HASH_THREADS: must", "STRIPE_API_BASE__ADIUVA: is not"] {
             assert!(all.contains(expected), "{expected} is not in {all}");
         }
         let mut environment = environment.clone();

@@ -83,12 +83,15 @@ pub async fn account(
 
 /// The text that says how to go on.
 pub fn welcome(environment: &Environment, url: &str, data: &Path, ready_ms: u128, account: Option<&Account>) -> String {
-    let keyed =
-        ["OPENAI_API_KEY", "OPENAI_API_KEY_FILE", "OPENAI_BASE_URL"].iter().any(|key| environment.contains_key(*key));
-    let model = if keyed {
-        "your OpenAI-compatible provider"
+    let has_model = |name: &str| {
+        let name = name.strip_suffix("_FILE").unwrap_or(name);
+        let vendor = name.strip_suffix("_API_KEY").or_else(|| name.strip_suffix("_BASE_URL"));
+        matches!(vendor, Some("OPENAI" | "ANTHROPIC" | "CLAUDE" | "GEMINI" | "XAI"))
+    };
+    let model = if environment.keys().any(|name| has_model(name)) {
+        "your provider"
     } else {
-        "offline (built in; set OPENAI_API_KEY or OPENAI_BASE_URL for a real one)"
+        "offline (built in; set OPENAI_API_KEY, ANTHROPIC_API_KEY, GEMINI_API_KEY or XAI_API_KEY for a real one)"
     };
     let mut text = format!(
         "\nWeft is ready after {ready_ms} ms.\n\n  edge     {url}   JSON, SSE, grpc-web and gRPC\n  health   {url}/health/detailed\n  metrics  {url}/metrics\n  data     {}\n  model    {model}\n",

@@ -1,19 +1,22 @@
 //! The one binary: everything in one process (`weft up`), or one service of the mesh (`weft serve billing`).
+mod admin;
 mod cli;
 mod config;
 mod demo;
 mod exit;
 mod health;
+mod ledger;
 mod migrate;
 mod secrets;
 mod serve;
+mod test_clock;
 mod up;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::cli::{Cli, Command, ConfigCommand};
+use crate::cli::{Cli, Command, ConfigCommand, LedgerCommand};
 use crate::exit::Failure;
 
 fn main() -> ExitCode {
@@ -32,6 +35,10 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Up(arguments) => serve::block_on(&environment, up::up(&environment, arguments)),
         Command::Serve { service } => serve::block_on(&environment, serve::serve(&environment, service)),
         Command::Migrate { services } => serve::block_on(&environment, migrate::migrate(&environment, &services)),
+        Command::Admin { command } => serve::block_on(&environment, admin::admin(&environment, &command)),
+        Command::Ledger { command: LedgerCommand::Verify(arguments) } => {
+            serve::block_on(&environment, ledger::verify(&environment, &arguments))
+        }
         Command::Health { url } => serve::block_on(&environment, health::health(&url)),
     }
 }

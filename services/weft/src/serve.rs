@@ -3,13 +3,13 @@ use std::future::Future;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
-use weft_core::Clock;
 use weft_product::Products;
 use weft_runtime::{Mesh, Shutdown, telemetry};
 
 use crate::cli::Service;
 use crate::config::{BinaryConfig, Environment, mesh, products, require};
 use crate::exit::Failure;
+use crate::test_clock::clock;
 
 /// Runs a future on a runtime with the configured number of threads.
 pub fn block_on(environment: &Environment, work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
@@ -32,9 +32,10 @@ pub async fn serve(environment: &Environment, service: Service) -> Result<(), Fa
     let _telemetry = telemetry::init(service.name(), &config).map_err(Failure::config)?;
     let shutdown = Shutdown::new();
     shutdown.on_signals();
+    let clock = clock(&require(environment)?, config.env).await?;
     let listener = bind(&address, "WEFT_LISTEN").await?;
     tracing::info!(service = service.name(), %address, version = env!("CARGO_PKG_VERSION"), "starting");
-    job.run(Mesh::new(service.name(), config, Clock::System, shutdown), products, listener).await
+    job.run(Mesh::new(service.name(), config, clock, shutdown), products, listener).await
 }
 
 /// Takes a port, or says why it cannot be had and with which setting to choose another.
@@ -61,7 +62,8 @@ impl Job {
     pub fn read(environment: &Environment, service: Service, products: &Products) -> Result<Job, Failure> {
         let job = Job::parse(environment, service)?;
         match &job {
-            Job::Identity(_) | Job::Billing(_) => {}
+            Job::Identity(_) => {}
+            Job::Billing(config) => config.check(products).map_err(Failure::config)?,
             Job::Orchestrator(config) => config.check().map_err(Failure::config)?,
             Job::Gateway(config) => config.check(products).map_err(Failure::config)?,
         }
@@ -72,7 +74,7 @@ impl Job {
     pub fn parse(environment: &Environment, service: Service) -> Result<Job, Failure> {
         Ok(match service {
             Service::Identity => Job::Identity(require(environment)?),
-            Service::Billing => Job::Billing(require(environment)?),
+            Service::Billing => Job::Billing(weft_billing::Config::load(environment).map_err(Failure::config)?),
             Service::Orchestrator => Job::Orchestrator(require(environment)?),
             Service::Gateway => Job::Gateway(require(environment)?),
         })

@@ -21,6 +21,7 @@ use crate::demo;
 use crate::exit::Failure;
 use crate::secrets::secret;
 use crate::serve::{Job, bind};
+use crate::test_clock::clock;
 
 /// Runs everything until Ctrl-C.
 pub async fn up(environment: &Environment, arguments: UpArguments) -> Result<(), Failure> {
@@ -50,7 +51,8 @@ pub async fn up(environment: &Environment, arguments: UpArguments) -> Result<(),
     let shutdown = Shutdown::new();
     shutdown.on_signals();
 
-    let mut running = start(&config, &products, parts, &shutdown).await?;
+    let clock = clock(&require(&filled)?, config.env).await?;
+    let mut running = start(&config, &products, parts, &clock, &shutdown).await?;
     let announce = announce(&filled, &folder, listening, begun, &products);
     tokio::select! {
         ended = running.join_next() => return stop(ended, running, &shutdown).await,
@@ -66,12 +68,13 @@ async fn start(
     config: &MeshConfig,
     products: &Arc<Products>,
     parts: Vec<(Service, Job, TcpListener)>,
+    clock: &Clock,
     shutdown: &Shutdown,
 ) -> Result<JoinSet<Result<(), Failure>>, Failure> {
     let mut running = JoinSet::new();
     for (service, job, listener) in parts {
         job.migrate().await?;
-        let mesh = Mesh::new(service.name(), config.clone(), Clock::System, shutdown.clone());
+        let mesh = Mesh::new(service.name(), config.clone(), clock.clone(), shutdown.clone());
         running.spawn(job.run(mesh, Arc::clone(products), listener));
     }
     Ok(running)
@@ -102,6 +105,9 @@ fn fill(environment: &Environment, folder: &Folder) -> Result<Environment, Failu
         if !names(environment, key) {
             filled.insert(key.to_owned(), secret(&folder.path, name)?);
         }
+    }
+    if !names(environment, "WEFT_MAIL_DIR") {
+        filled.insert("WEFT_MAIL_DIR".to_owned(), folder.path.join("mail").display().to_string());
     }
     Ok(filled)
 }

@@ -1,8 +1,11 @@
 //! The mesh as its users meet it: the real binary, several processes, public clients.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail loudly")]
 
+mod admin;
 mod clients;
 mod journey;
+mod ledger;
+mod money;
 mod refresh;
 mod refusals;
 mod up;

@@ -24,6 +24,8 @@ enum Who {
     Public,
     /// Signed-in users.
     User,
+    /// Administrators of the request's product.
+    Admin,
     /// One of these services.
     Services(&'static [&'static str]),
 }
@@ -32,11 +34,70 @@ const SERVICES: &[&str] =
     &["gateway", "identity", "billing", "storage", "orchestrator", "marketplace", "workspace", "outreach"];
 const ASK_BILLING: &[&str] =
     &["gateway", "identity", "storage", "orchestrator", "marketplace", "workspace", "outreach"];
+/// Services that do what costs credits.
+const SPEND: &[&str] = &["orchestrator", "workspace", "outreach", "storage", "marketplace"];
+/// Services that call models.
+const USE: &[&str] = &["orchestrator", "workspace", "outreach"];
 
 /// Every RPC: its path, who may call it.
 const ROWS: &[(&str, Who)] = &[
+    ("/weft.billing.v1.AccountService/AssignSeat", Who::Services(&["identity"])),
+    ("/weft.billing.v1.AccountService/BatchGetAccounts", Who::Services(&["identity"])),
+    ("/weft.billing.v1.AccountService/GetAccount", Who::Admin),
+    ("/weft.billing.v1.AccountService/GetSeats", Who::Services(&["identity"])),
+    ("/weft.billing.v1.AccountService/ReleaseSeat", Who::Services(&["identity"])),
+    ("/weft.billing.v1.AccountService/UpdateAccount", Who::Admin),
+    ("/weft.billing.v1.AnalyticsService/GetPlatformAnalytics", Who::Admin),
+    ("/weft.billing.v1.AnalyticsService/GetUserAnalytics", Who::User),
+    ("/weft.billing.v1.CatalogueService/CreatePlanVersion", Who::Admin),
+    ("/weft.billing.v1.CatalogueService/ListMarketProducts", Who::Public),
+    ("/weft.billing.v1.CatalogueService/ListPlans", Who::Admin),
+    ("/weft.billing.v1.CatalogueService/MigrateSubscribers", Who::Admin),
+    ("/weft.billing.v1.CatalogueService/UpdatePlan", Who::Admin),
     ("/weft.billing.v1.EntitlementService/CheckFeature", Who::Services(ASK_BILLING)),
+    ("/weft.billing.v1.EntitlementService/CheckQuota", Who::Services(ASK_BILLING)),
     ("/weft.billing.v1.EntitlementService/GetEntitlements", Who::Services(ASK_BILLING)),
+    ("/weft.billing.v1.EntitlementService/GetRateLimit", Who::Services(ASK_BILLING)),
+    ("/weft.billing.v1.LedgerService/AdjustWallet", Who::Admin),
+    ("/weft.billing.v1.LedgerService/GetWallet", Who::Admin),
+    ("/weft.billing.v1.LedgerService/ListWalletTransactions", Who::Admin),
+    ("/weft.billing.v1.LedgerService/VerifyLedger", Who::Admin),
+    ("/weft.billing.v1.RevenueService/Charge", Who::Services(&["marketplace"])),
+    ("/weft.billing.v1.RevenueService/GetEarnings", Who::Services(&["marketplace"])),
+    ("/weft.billing.v1.RevenueService/ListRevenueEvents", Who::Services(&["marketplace"])),
+    ("/weft.billing.v1.RevenueService/OpenDeveloperAccount", Who::Services(&["marketplace"])),
+    ("/weft.billing.v1.RevenueService/PayDeveloper", Who::Services(&["marketplace"])),
+    ("/weft.billing.v1.RevenueService/RefundSale", Who::Services(&["marketplace"])),
+    ("/weft.billing.v1.SubscriptionService/CancelSubscription", Who::User),
+    ("/weft.billing.v1.SubscriptionService/CreateCheckout", Who::User),
+    ("/weft.billing.v1.SubscriptionService/CreatePortalSession", Who::User),
+    ("/weft.billing.v1.SubscriptionService/GetSubscription", Who::User),
+    ("/weft.billing.v1.SubscriptionService/ListInvoices", Who::User),
+    ("/weft.billing.v1.SubscriptionService/ListPayments", Who::User),
+    ("/weft.billing.v1.SubscriptionService/RefundPayment", Who::Admin),
+    ("/weft.billing.v1.SubscriptionService/UpdateSubscription", Who::User),
+    ("/weft.billing.v1.UsageService/BeginUsage", Who::Services(USE)),
+    ("/weft.billing.v1.UsageService/CountDaily", Who::Services(USE)),
+    ("/weft.billing.v1.UsageService/GetAccountUsage", Who::Admin),
+    ("/weft.billing.v1.UsageService/GetDailyUsage", Who::User),
+    ("/weft.billing.v1.UsageService/GetProductUsage", Who::Admin),
+    ("/weft.billing.v1.UsageService/RecordActivity", Who::Services(SPEND)),
+    ("/weft.billing.v1.UsageService/RecordUsage", Who::Services(USE)),
+    ("/weft.billing.v1.WalletService/Debit", Who::Services(SPEND)),
+    ("/weft.billing.v1.WalletService/GetBalance", Who::User),
+    ("/weft.billing.v1.WalletService/GetStatement", Who::User),
+    ("/weft.billing.v1.WalletService/Grant", Who::Services(&["identity", "orchestrator", "workspace", "outreach", "marketplace"])),
+    ("/weft.billing.v1.WalletService/ListTransactions", Who::User),
+    ("/weft.billing.v1.WalletService/MarkProgress", Who::Services(SPEND)),
+    ("/weft.billing.v1.WalletService/Reserve", Who::Services(SPEND)),
+    ("/weft.billing.v1.WalletService/Settle", Who::Services(SPEND)),
+    ("/weft.billing.v1.WalletService/SpendCredits", Who::User),
+    ("/weft.billing.v1.WalletService/Transfer", Who::Services(&["workspace", "outreach", "marketplace"])),
+    ("/weft.billing.v1.WalletService/Void", Who::Services(SPEND)),
+    ("/weft.billing.v1.WebhookService/ReceiveStripeEvent", Who::Public),
+    ("/weft.identity.v1.AdminService/GetUser", Who::Admin),
+    ("/weft.identity.v1.AdminService/ListUsers", Who::Admin),
+    ("/weft.identity.v1.AdminService/UpdateUser", Who::Admin),
     ("/weft.identity.v1.AuthService/GetMe", Who::User),
     ("/weft.identity.v1.AuthService/Login", Who::Public),
     ("/weft.identity.v1.AuthService/Logout", Who::User),
@@ -45,6 +106,14 @@ const ROWS: &[(&str, Who)] = &[
     ("/weft.identity.v1.KeyService/GetJwks", Who::Public),
     ("/weft.identity.v1.KeyService/ListRevocations", Who::Services(SERVICES)),
     ("/weft.identity.v1.KeyService/ReportUse", Who::Services(SERVICES)),
+    ("/weft.identity.v1.PasswordService/ChangePassword", Who::User),
+    ("/weft.identity.v1.PasswordService/ForgotPassword", Who::Public),
+    ("/weft.identity.v1.PasswordService/ResetPassword", Who::Public),
+    ("/weft.identity.v1.ProfileService/GetProfile", Who::User),
+    ("/weft.identity.v1.ProfileService/UpdateProfile", Who::User),
+    ("/weft.identity.v1.SessionService/EndSession", Who::User),
+    ("/weft.identity.v1.SessionService/ListSessions", Who::User),
+    ("/weft.identity.v1.SessionService/LogoutAll", Who::User),
     ("/weft.orchestrator.v1.ChatService/Chat", Who::User),
     ("/weft.orchestrator.v1.ChatService/StreamChat", Who::User),
 ];
@@ -98,6 +167,7 @@ fn every_rpc_has_a_policy_and_a_row() {
         match who {
             Who::Public => assert_eq!(policy.access, weft_auth::Access::Public, "{path}"),
             Who::User => assert_eq!(policy.access, weft_auth::Access::User, "{path}"),
+            Who::Admin => assert_eq!(policy.access, weft_auth::Access::Admin, "{path}"),
             Who::Services(services) => {
                 assert_eq!((policy.access, callers.as_slice()), (weft_auth::Access::Service, *services), "{path}")
             }
@@ -124,6 +194,10 @@ async fn every_rpc_turns_away_whoever_may_not_call_it() {
         Persona::register(mesh.edge(), "adiuva", "leaving@example.com").await,
         Persona::register(mesh.edge(), "adiuva", "left@example.com").await,
     ];
+    let leaving_all = [
+        Persona::register(mesh.edge(), "adiuva", "leaving-all@example.com").await,
+        Persona::register(mesh.edge(), "adiuva", "left-all@example.com").await,
+    ];
     let elsewhere = Persona::register(mesh.edge(), "zerobs", "user@example.com").await;
     let past = Persona::register(mesh.edge(), "brief", "user@example.com").await;
     eventually("the brief token to expire", Duration::from_secs(5), || async {
@@ -138,9 +212,12 @@ async fn every_rpc_turns_away_whoever_may_not_call_it() {
         let (name, process) =
             service.into_iter().find(|(name, _)| path.starts_with(&format!("/weft.{name}."))).unwrap();
         let behind = Channel::from_shared(process.url.clone()).unwrap().connect().await.unwrap();
-        for (where_, server, leaving) in [("at the edge", &edge, &leaving[0]), ("at the service", &behind, &leaving[1])]
-        {
-            let user = if path.ends_with("/Logout") { leaving } else { &user };
+        for (place, (where_, server)) in [("at the edge", &edge), ("at the service", &behind)].into_iter().enumerate() {
+            let user = match path.rsplit('/').next() {
+                Some("Logout") => &leaving[place],
+                Some("LogoutAll") => &leaving_all[place],
+                _ => &user,
+            };
             let nobody = call(server, path, "adiuva", &[]).await;
             let expired = call(server, path, "brief", &[bearer(past.access_token())]).await;
             let foreign = call(server, path, "adiuva", &[bearer(elsewhere.access_token())]).await;
@@ -162,6 +239,18 @@ async fn every_rpc_turns_away_whoever_may_not_call_it() {
                         "{told}"
                     );
                     assert!(admitted(&as_user), "{told}");
+                }
+                Who::Admin => {
+                    assert_eq!(
+                        (code(&nobody), code(&expired), code(&foreign), code(&as_user)),
+                        (
+                            Code::Unauthenticated,
+                            Code::Unauthenticated,
+                            Code::PermissionDenied,
+                            Code::PermissionDenied
+                        ),
+                        "{told}"
+                    );
                 }
                 Who::Services(_) => {
                     assert_eq!(
@@ -209,6 +298,8 @@ async fn every_annotated_rpc_has_its_route() {
         let (status, answer) = match verb.as_str() {
             "get" => client.get(&path, None).await,
             "post" => client.post(&path, None, &json!({})).await,
+            "put" => client.put(&path, None, &json!({})).await,
+            "delete" => client.delete(&path, None).await,
             other => panic!("{other} {path}: teach this test the verb"),
         };
         assert!(![404, 405, 500, 501].contains(&status), "{verb} {path}: {status} {answer}");

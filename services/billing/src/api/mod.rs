@@ -1,2 +1,12 @@
 //! The RPCs: decode, ask the store and the domain, encode.
+pub mod account;
+pub mod analytics;
+pub mod catalogue;
 pub mod entitlement;
+pub mod ledger;
+pub mod page;
+pub mod revenue;
+pub mod subscription;
+pub mod usage;
+pub mod wallet;
+pub mod webhook;

@@ -1,3 +1,21 @@
 //! All SQL of billing.
+pub mod account;
+pub mod activity;
+pub mod analytics;
+pub mod customer;
 pub mod entitlement;
+pub mod event;
+pub mod hold;
+pub mod idempotency;
+pub mod ledger;
+pub mod overrides;
+pub mod payment;
+pub mod payout;
 pub mod plan;
+pub mod price;
+pub mod revenue;
+pub mod sale;
+pub mod seat;
+pub mod subscription;
+pub mod usage;
+pub mod wallet;

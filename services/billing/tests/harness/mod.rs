@@ -1,5 +1,9 @@
 //! A database, an identity that tells its keys, and one or more billing servers on them.
+mod bank;
+mod chance;
+pub mod market;
 mod node;
+mod shop;
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +18,10 @@ use weft_product::Products;
 use weft_runtime::{Mesh, MeshConfig, Shutdown};
 use weft_testing::{Database, FakeService};
 
-pub use node::{Headers, Node, reason};
+pub use bank::{COMPANION, CREDIT, DAY_MS, moved};
+pub use chance::Chance;
+pub use shop::{Shop, post};
+pub use node::{Headers, Node, Outcome, reason};
 
 /// What services of these tests prove themselves with.
 const SERVICE_SECRET: &str = "the service secret of the billing tests";
@@ -27,6 +34,8 @@ pub struct World {
     pub config: Config,
     /// The tables, as an administrator with an SQL prompt sees them.
     pub db: Db,
+    /// The time of every server; it stands still until it is advanced.
+    pub clock: Clock,
     signer: Signer,
     identity: FakeService,
     _database: Database,
@@ -40,7 +49,7 @@ impl World {
             Db::connect(&DbOptions { url: database.url.clone(), schema: "billing", max_connections: 2 }).await.unwrap();
         let signer = Signer::from_seed("key".into(), &[7; 32]);
         let identity = FakeService::identity(signer.jwk());
-        World { config, db, signer, identity, _database: database }
+        World { config, db, clock: Clock::manual(NOW_MS), signer, identity, _database: database }
     }
 
     /// A server with the built-in products.
@@ -53,6 +62,11 @@ impl World {
         Node::start(self.config.clone(), self.mesh(), products).await
     }
 
+    /// A server with the built-in products and other settings.
+    pub async fn node_of(&self, config: Config) -> Node {
+        Node::start(config, self.mesh(), Products::builtin()).await
+    }
+
     /// Serves until it fails; for what must be refused.
     pub async fn refused(&self, config: Config) -> Error {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -61,31 +75,51 @@ impl World {
 
     /// Puts an account on a plan.
     pub async fn put(&self, product: &str, user_id: &str, plan: &str) {
-        sql("INSERT INTO accounts (product, user_id, plan) VALUES ($1, $2, $3)")
-            .bind(product)
-            .bind(user_id)
-            .bind(plan)
-            .run(&self.db)
-            .await
-            .unwrap();
+        sql("INSERT INTO accounts (product, user_id, assigned_plan) VALUES ($1, $2, $3) \
+             ON CONFLICT (product, user_id) DO UPDATE SET assigned_plan = excluded.assigned_plan")
+        .bind(product)
+        .bind(user_id)
+        .bind(plan)
+        .run(&self.db)
+        .await
+        .unwrap();
+    }
+
+    /// Puts an account on a version of a plan as a paid subscription does.
+    pub async fn subscribe(&self, product: &str, user_id: &str, (plan, version): (&str, i64), seats: i64, status: &str) {
+        sql("INSERT INTO accounts \
+             (product, user_id, subscribed_plan, subscribed_version, seats, subscription_status) \
+             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (product, user_id) DO UPDATE SET \
+             subscribed_plan = excluded.subscribed_plan, subscribed_version = excluded.subscribed_version, \
+             seats = excluded.seats, subscription_status = excluded.subscription_status")
+        .bind(product)
+        .bind(user_id)
+        .bind(plan)
+        .bind(version)
+        .bind(seats)
+        .bind(status)
+        .run(&self.db)
+        .await
+        .unwrap();
     }
 
     /// Sets a limit as an administrator does.
     pub async fn edit_limit(&self, product: &str, plan: &str, name: &str, value: Option<i64>) {
         let changed =
-            sql("UPDATE plan_values SET value = $4 WHERE product = $1 AND plan = $2 AND kind = 'limit' AND name = $3")
-                .bind(product)
-                .bind(plan)
-                .bind(name)
-                .bind(value)
-                .run(&self.db)
-                .await;
+            sql("UPDATE plan_values SET value = $4 WHERE product = $1 AND plan = $2 AND kind = 'limit' AND name = $3 \
+                 AND version = (SELECT version FROM plans WHERE product = $1 AND slug = $2)")
+            .bind(product)
+            .bind(plan)
+            .bind(name)
+            .bind(value)
+            .run(&self.db)
+            .await;
         assert_eq!(changed.unwrap(), 1);
     }
 
     /// An access token that identity could have given out.
     pub fn access_token(&self, product: &str, user_id: &str, roles: &[&str]) -> String {
-        let iat = NOW_MS / 1000;
+        let iat = self.clock.now_ms() / 1000;
         self.signer.mint(&Claims {
             iss: ISSUER.into(),
             aud: AUDIENCE.into(),
@@ -100,6 +134,11 @@ impl World {
         })
     }
 
+    /// An administrator of a product.
+    pub fn admin(&self, product: &str) -> Headers {
+        Headers { access_token: Some(self.access_token(product, "admin", &["admin"])), service_token: None }
+    }
+
     fn mesh(&self) -> Mesh {
         let config = MeshConfig {
             weft_identity_url: self.identity.url(),
@@ -107,7 +146,7 @@ impl World {
             weft_drain_ms: 2_000,
             ..MeshConfig::default()
         };
-        Mesh::new("billing", config, Clock::manual(NOW_MS), Shutdown::new())
+        Mesh::new("billing", config, self.clock.clone(), Shutdown::new())
     }
 }
 

@@ -5,13 +5,15 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Status};
+use tonic::{Request, Response, Status};
 use weft_auth::SERVICE_TOKEN_HEADER;
 use weft_billing::{Config, Error};
 use weft_core::Reason;
 use weft_product::Products;
 use weft_proto::billing::v1::entitlement_service_client::EntitlementServiceClient;
-use weft_proto::billing::v1::{CheckFeatureRequest, Entitlements, GetEntitlementsRequest};
+use weft_proto::billing::v1::{
+    CheckFeatureRequest, CheckQuotaRequest, Entitlements, GetEntitlementsRequest, GetRateLimitRequest, RateLimit,
+};
 use weft_runtime::{Mesh, Shutdown};
 use weft_testing::eventually;
 
@@ -83,6 +85,34 @@ impl Node {
         Ok(self.client().check_feature(headers.around(message)).await?.into_inner().plan)
     }
 
+    /// How often an account may call.
+    pub async fn rate(&self, product: &str, user_id: &str) -> Outcome<RateLimit> {
+        let message = GetRateLimitRequest { product: product.into(), user_id: user_id.into() };
+        let answer = self.client().get_rate_limit(Headers::of_service("gateway").around(message)).await;
+        answer.map(Response::into_inner).map_err(|status| reason(&status))
+    }
+
+    /// Whether something may grow: the limit and what is left.
+    pub async fn quota(
+        &self,
+        product: &str,
+        user_id: &str,
+        limit: &str,
+        used: i64,
+        growth: i64,
+    ) -> Outcome<(Option<i64>, Option<i64>)> {
+        let (product, user_id, limit) = (product.into(), user_id.into(), limit.into());
+        let message = CheckQuotaRequest { product, user_id, limit, used, growth };
+        let answer = self.client().check_quota(Headers::of_service("storage").around(message)).await;
+        let answer = answer.map_err(|status| reason(&status))?.into_inner();
+        Ok((answer.limit, answer.remaining))
+    }
+
+    /// For the clients of other services of billing.
+    pub fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
     fn client(&self) -> EntitlementServiceClient<Channel> {
         EntitlementServiceClient::new(self.channel.clone())
     }
@@ -106,7 +136,8 @@ impl Headers {
         Headers { service_token: Some(service(name).mint("billing")), access_token: None }
     }
 
-    fn around<M>(&self, message: M) -> Request<M> {
+    /// A message from this caller.
+    pub fn around<M>(&self, message: M) -> Request<M> {
         let mut request = Request::new(message);
         if let Some(token) = &self.service_token {
             request.metadata_mut().insert(SERVICE_TOKEN_HEADER, token.parse().unwrap());

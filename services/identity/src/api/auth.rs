@@ -2,14 +2,14 @@
 use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
-use weft_auth::{Caller, Claims};
+use weft_auth::{Caller, Claims, Refusal};
 use weft_db::Tx;
 use weft_proto::identity::v1::auth_service_server::AuthService;
 use weft_proto::identity::v1::{
     AuthTokens, GetMeRequest, LoginRequest, LogoutRequest, LogoutResponse, RefreshRequest, RegisterRequest, UserProfile,
 };
 
-use super::{Identity, revoke};
+use super::{Identity, client_of, revoke};
 use crate::domain::session::EndReason;
 use crate::error::Error;
 use crate::store::account::{ProfileRow, account_profile};
@@ -23,12 +23,12 @@ pub struct AuthApi(pub Arc<Identity>);
 impl AuthService for AuthApi {
     async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<AuthTokens>, Status> {
         let caller = Caller::of(&request)?;
-        Ok(Response::new(self.0.register(&caller, request.into_inner()).await?))
+        Ok(Response::new(self.0.register(&caller, &client_of(request.metadata()), request.into_inner()).await?))
     }
 
     async fn login(&self, request: Request<LoginRequest>) -> Result<Response<AuthTokens>, Status> {
         let caller = Caller::of(&request)?;
-        Ok(Response::new(self.0.login(&caller, request.into_inner()).await?))
+        Ok(Response::new(self.0.login(&caller, &client_of(request.metadata()), request.into_inner()).await?))
     }
 
     async fn refresh(&self, request: Request<RefreshRequest>) -> Result<Response<AuthTokens>, Status> {
@@ -69,6 +69,8 @@ impl Identity {
             session_id: Some(&claims.sid),
             request_id: &caller.request_id,
             at: now_ms,
+            actor_id: None,
+            detail: None,
         };
         let revoked = self
             .db
@@ -77,17 +79,17 @@ impl Identity {
                     return Ok::<_, Error>(None);
                 }
                 audit_insert(&tx, &event).await?;
-                Ok(Some(revoke(&tx, &claims.prd, &claims.sid).await?))
+                Ok(Some(revoke(&tx, &claims.prd, &claims.sid, now_ms).await?))
             })
             .await?;
         if let Some(until_ms) = revoked {
-            self.revocations.insert(claims.sid.as_str(), until_ms);
+            self.revocations.insert(claims.sid.as_str(), Refusal::Ended, until_ms);
         }
         Ok(())
     }
 
     /// The account behind an access token: one read.
-    async fn profile(&self, claims: &Claims) -> Result<ProfileRow, Error> {
+    pub(super) async fn profile(&self, claims: &Claims) -> Result<ProfileRow, Error> {
         let row = account_profile(&self.db, &claims.prd, &claims.sid, &claims.sub).await?;
         row.filter(|row| row.ended_at.is_none()).ok_or(Error::InvalidAccessToken)
     }

@@ -54,7 +54,11 @@ impl KeyApi {
             return Err(Error::InvalidPageToken);
         }
         let next = rows.last().map_or(after, |row| row.position);
-        let revocations = rows.into_iter().map(|row| Revocation { id: row.ended_id, expires_at: row.expires_at });
+        let revocations = rows.into_iter().map(|row| Revocation {
+            id: row.ended_id,
+            expires_at: row.expires_at,
+            suspended: row.suspended,
+        });
         Ok(ListRevocationsResponse { revocations: revocations.collect(), next_page_token: next.to_string() })
     }
 

@@ -1,27 +1,42 @@
 //! The RPCs: decode, ask the domain, store, encode.
+pub mod admin;
 pub mod auth;
 pub mod keys;
+pub mod password;
+pub mod profile;
 mod refresh;
+pub mod session;
 pub mod sign_in;
 
 use std::sync::Arc;
 
 use prost::Message;
-use weft_auth::{Caller, Entitlements, Revocations, Signer};
+use tokio::sync::Notify;
+use tonic::metadata::MetadataMap;
+use weft_auth::{Caller, Entitlements, Refusal, Revocations, Signer};
 use weft_core::Clock;
 use weft_db::{Db, DbError, Tx};
 use weft_product::{Product, Products};
+use weft_proto::Channel;
+use weft_proto::billing::v1::account_service_client::AccountServiceClient;
 use weft_proto::identity::v1::AuthTokens;
 
 use crate::domain::account::Account;
-use crate::domain::session::Session;
+use crate::domain::client::Client;
+use crate::domain::session::{EndReason, Session};
 use crate::domain::token::{Access, RefreshToken, SecretKeys};
 use crate::error::Error;
 use crate::hashing::Hashing;
-use crate::store::revocation::revocation_insert;
-use crate::store::session::session_last_access;
+use crate::store::revocation::{
+    RevocationRow, revocation_insert, revocation_insert_sessions, revocation_insert_tokens,
+};
+use crate::store::session::{session_end_all, session_last_access, session_lock_all};
 use crate::store::token::{NewToken, token_insert};
 use crate::turns::Turns;
+
+/// An entry of the list of ended sessions stays for this long at least, in ms: a stream may outlive the access token
+/// that it began with, and still has to hear that its session is over. As long as the edge lets one last by default.
+const STREAM_MS: i64 = 10 * 60 * 1000;
 
 /// What every RPC works with.
 pub struct Identity {
@@ -33,6 +48,8 @@ pub struct Identity {
     pub products: Arc<Products>,
     /// Where passwords are hashed.
     pub hashing: Hashing,
+    /// Told when a mail is to be sent.
+    pub mail_due: Notify,
     /// Where refreshes of one token wait for each other.
     pub turns: Turns,
     /// Failed logins of one address after which the next is refused.
@@ -45,6 +62,8 @@ pub struct Identity {
     pub revocations: Revocations,
     /// Plans, from billing.
     pub entitlements: Entitlements,
+    /// Plans and usage for lists of accounts, from billing.
+    pub accounts: AccountServiceClient<Channel>,
 }
 
 /// A new pair of tokens, not stored yet.
@@ -60,6 +79,14 @@ impl Identity {
     fn product(&self, caller: &Caller) -> Result<&Product, Error> {
         let slug: &str = &caller.product;
         self.products.get(slug).map(Arc::as_ref).ok_or_else(|| Error::UnknownProduct(slug.to_owned()))
+    }
+
+    /// Refuses here at once what a transaction has put on the list that everybody follows.
+    fn refuse(&self, rows: Vec<RevocationRow>) {
+        for row in rows {
+            let refusal = if row.suspended { Refusal::Suspended } else { Refusal::Ended };
+            self.revocations.insert(row.ended_id, refusal, row.expires_at);
+        }
     }
 
     /// Makes a pair.
@@ -96,10 +123,51 @@ impl Issued {
     }
 }
 
-/// Puts a session that was just ended on the list that everybody follows; says when its last access token
-/// expires, in ms since 1970.
-async fn revoke(tx: &Tx, product: &str, session_id: &str) -> Result<i64, DbError> {
-    let until_ms = session_last_access(tx, product, session_id).await?.unwrap_or(0) * 1000;
+/// Puts a session that was just ended on the list that everybody follows; says when the entry may be forgotten, in ms
+/// since 1970.
+async fn revoke(tx: &Tx, product: &str, session_id: &str, now_ms: i64) -> Result<i64, DbError> {
+    let last_access_ms = session_last_access(tx, product, session_id).await?.unwrap_or(0) * 1000;
+    let until_ms = last_access_ms.max(now_ms + STREAM_MS);
     revocation_insert(tx, session_id, until_ms).await?;
     Ok(until_ms)
+}
+
+/// Withdraws every access token of an account, whose lock the caller holds: whatever it says of roles or suspension is
+/// old. Its sessions go on. The last thing a transaction does.
+async fn withdraw_tokens(
+    tx: &Tx,
+    product: &str,
+    account_id: &str,
+    suspended: bool,
+    now_ms: i64,
+) -> Result<Vec<RevocationRow>, DbError> {
+    session_lock_all(tx, product, account_id).await?;
+    let until_ms = now_ms + STREAM_MS;
+    // A token that has expired may have begun a stream that is still open.
+    let since_s = (now_ms - STREAM_MS).div_euclid(1000);
+    revocation_insert_tokens(tx, product, account_id, suspended, since_s, until_ms).await
+}
+
+/// Ends every session of an account, whose lock the caller holds, or all but `keep`; says how many. The last thing a
+/// transaction does.
+async fn end_sessions(
+    tx: &Tx,
+    product: &str,
+    account_id: &str,
+    keep: Option<&str>,
+    reason: EndReason,
+    now_ms: i64,
+) -> Result<(u64, Vec<RevocationRow>), DbError> {
+    let ended = session_end_all(tx, product, account_id, keep, reason, now_ms).await?;
+    if ended == 0 {
+        return Ok((0, Vec::new()));
+    }
+    let rows = revocation_insert_sessions(tx, product, account_id, now_ms, now_ms + STREAM_MS).await?;
+    Ok((ended, rows))
+}
+
+/// What is kept of the client that sent a call: the edge says where it is.
+fn client_of(metadata: &MetadataMap) -> Client {
+    let text = |name: &str| metadata.get(name).and_then(|value| value.to_str().ok());
+    Client::new(text("x-forwarded-for"), text("user-agent"))
 }

@@ -1,6 +1,6 @@
 //! Refresh: one transaction that holds the session's lock from its first statement to its commit.
 use prost::Message;
-use weft_auth::Caller;
+use weft_auth::{Caller, Refusal};
 use weft_db::Tx;
 use weft_product::Product;
 use weft_proto::identity::v1::{AuthTokens, RefreshRequest};
@@ -46,12 +46,12 @@ impl Identity {
         match self.db.write("refresh", async |tx: Tx| self.refresh_in(&tx, &attempt).await).await? {
             Outcome::Tokens(tokens) => Ok(tokens),
             Outcome::Reissued { tokens, withdrawn, until_ms } => {
-                self.revocations.insert(withdrawn, until_ms);
+                self.revocations.insert(withdrawn, Refusal::Ended, until_ms);
                 Ok(tokens)
             }
             Outcome::Replayed { session_id, until_ms } => {
                 tracing::warn!(session_id, "a refresh token was used twice, its session was ended");
-                self.revocations.insert(session_id, until_ms);
+                self.revocations.insert(session_id, Refusal::Ended, until_ms);
                 Err(Error::RefreshReused)
             }
         }
@@ -64,8 +64,10 @@ impl Identity {
         let found = found.ok_or(Error::InvalidRefreshToken)?;
         match judge(&found.session, &found.presented, attempt.now_ms) {
             Verdict::Refuse => Err(Error::InvalidRefreshToken),
+            Verdict::Replay => Ok(None),
+            _ if found.account.suspended => Err(Error::AccountSuspended),
             Verdict::Repeat => repeat(attempt, &found).map(Some),
-            Verdict::Rotate | Verdict::Reissue { .. } | Verdict::Gone | Verdict::Replay => Ok(None),
+            Verdict::Rotate | Verdict::Reissue { .. } | Verdict::Gone => Ok(None),
         }
     }
 
@@ -79,11 +81,13 @@ impl Identity {
         let found = token_find(tx, product, hash).await?.ok_or(Error::InvalidRefreshToken)?;
         match judge(&found.session, &found.presented, attempt.now_ms) {
             Verdict::Refuse => Err(Error::InvalidRefreshToken),
+            Verdict::Replay => replay(tx, attempt, &found.session).await,
+            // The token stays as it is, for when the account is restored.
+            _ if found.account.suspended => Err(Error::AccountSuspended),
             Verdict::Repeat => repeat(attempt, &found).map(Outcome::Tokens),
             Verdict::Rotate => self.rotate(tx, attempt, &found).await,
             Verdict::Reissue { lost } => self.reissue(tx, attempt, &found, &lost).await,
             Verdict::Gone => Err(Error::SuccessorGone),
-            Verdict::Replay => replay(tx, attempt, &found.session).await,
         }
     }
 
@@ -142,8 +146,10 @@ async fn replay(tx: &Tx, attempt: &Attempt<'_>, session: &Session) -> Result<Out
         session_id: Some(&session.id),
         request_id: attempt.request_id,
         at: attempt.now_ms,
+        actor_id: None,
+        detail: None,
     };
     audit_insert(tx, &event).await?;
-    let until_ms = revoke(tx, &session.product, &session.id).await?;
+    let until_ms = revoke(tx, &session.product, &session.id, attempt.now_ms).await?;
     Ok(Outcome::Replayed { session_id: session.id.clone(), until_ms })
 }

@@ -9,10 +9,12 @@ use weft_proto::identity::v1::{AuthTokens, LoginRequest, RegisterRequest};
 
 use super::Identity;
 use crate::domain::account::{Account, Email};
+use crate::domain::client::Client;
 use crate::domain::password;
+use crate::domain::role::Roles;
 use crate::domain::session::Session;
 use crate::error::Error;
-use crate::store::account::{account_by_email, account_insert};
+use crate::store::account::{CredentialRow, account_by_email, account_insert, account_sign_in};
 use crate::store::audit::{AuditEvent, AuditKind, audit_insert};
 use crate::store::failure::{failure_find, failure_insert};
 use crate::store::session::session_insert;
@@ -22,14 +24,25 @@ pub const FAILURES_WITHIN_MS: i64 = 10 * 60 * 1000;
 
 impl Identity {
     /// Creates an account and its first session.
-    pub(super) async fn register(&self, caller: &Caller, request: RegisterRequest) -> Result<AuthTokens, Error> {
+    pub(super) async fn register(
+        &self,
+        caller: &Caller,
+        client: &Client,
+        request: RegisterRequest,
+    ) -> Result<AuthTokens, Error> {
         let product = self.password_product(caller)?;
         let email = Email::parse(&request.email)?;
         password::check(&request.password)?;
         let password_hash = self.hashing.place()?.hash(request.password.into()).await?;
         let now_ms = self.clock.now_ms();
-        let account =
-            Account { product: product.slug.clone(), id: new_id(), email: email.shown.clone(), created_at: now_ms };
+        let account = Account {
+            product: product.slug.clone(),
+            id: new_id(),
+            email: email.shown.clone(),
+            created_at: now_ms,
+            roles: Roles::default(),
+            suspended: false,
+        };
         let event = AuditEvent {
             product: &product.slug,
             kind: AuditKind::Register,
@@ -37,6 +50,8 @@ impl Identity {
             session_id: None,
             request_id: &caller.request_id,
             at: now_ms,
+            actor_id: None,
+            detail: None,
         };
         self.db
             .write("register", async |tx: Tx| {
@@ -44,14 +59,19 @@ impl Identity {
                     return Err(Error::EmailTaken);
                 }
                 audit_insert(&tx, &event).await?;
-                self.begin_session(&tx, product, &account, now_ms).await
+                self.begin_session(&tx, product, &account, client, now_ms).await
             })
             .await
     }
 
     /// Begins a session for who knows the password. An address that nobody has and one that cannot be an address
     /// take the same way as a wrong password, with the same work.
-    pub(super) async fn login(&self, caller: &Caller, request: LoginRequest) -> Result<AuthTokens, Error> {
+    pub(super) async fn login(
+        &self,
+        caller: &Caller,
+        client: &Client,
+        request: LoginRequest,
+    ) -> Result<AuthTokens, Error> {
         let product = self.password_product(caller)?;
         if request.email.is_empty() {
             return Err(Error::Missing("email"));
@@ -71,13 +91,12 @@ impl Identity {
         let now_ms = self.clock.now_ms();
         match found {
             Some(row) if right => {
-                let account =
-                    Account { product: product.slug.clone(), id: row.id, email: row.email, created_at: row.created_at };
                 self.db
                     .write("login", async |tx: Tx| {
                         // Again: of many guesses at once, those that are hashed after the limit learn nothing.
                         self.check_failures(&tx, product, &address).await?;
-                        self.begin_session(&tx, product, &account, now_ms).await
+                        let account = signed_in(&tx, product, &row, now_ms).await?;
+                        self.begin_session(&tx, product, &account, client, now_ms).await
                     })
                     .await
             }
@@ -89,6 +108,8 @@ impl Identity {
                     session_id: None,
                     request_id: &caller.request_id,
                     at: now_ms,
+                    actor_id: None,
+                    detail: None,
                 };
                 failure_insert(&self.db, &product.slug, &address, now_ms).await?;
                 audit_insert(&self.db, &event).await?;
@@ -99,7 +120,7 @@ impl Identity {
 
     /// Refuses an address of which too many logins failed. Whether anybody has it makes no difference, nor whether the
     /// password is right: it is a limit, and ends by itself.
-    async fn check_failures(&self, on: &impl On, product: &Product, address: &str) -> Result<(), Error> {
+    pub(super) async fn check_failures(&self, on: &impl On, product: &Product, address: &str) -> Result<(), Error> {
         let now_ms = self.clock.now_ms();
         match failure_find(on, &product.slug, address, now_ms - FAILURES_WITHIN_MS, self.login_failures).await? {
             None => Ok(()),
@@ -111,7 +132,7 @@ impl Identity {
     }
 
     /// The product of the call, if its people sign in by password.
-    fn password_product(&self, caller: &Caller) -> Result<&Product, Error> {
+    pub(super) fn password_product(&self, caller: &Caller) -> Result<&Product, Error> {
         let product = self.product(caller)?;
         let passwords = product.identity.credentials.contains(&CredentialKind::Password);
         if passwords { Ok(product) } else { Err(Error::PasswordsNotEnabled) }
@@ -122,6 +143,7 @@ impl Identity {
         tx: &Tx,
         product: &Product,
         account: &Account,
+        client: &Client,
         now_ms: i64,
     ) -> Result<AuthTokens, Error> {
         let session = Session {
@@ -132,9 +154,26 @@ impl Identity {
             expires_at: now_ms + product.identity.family_ttl_s * 1000,
             ended_at: None,
         };
-        session_insert(tx, &session).await?;
+        session_insert(tx, &session, client).await?;
         let issued = self.issue(product, account, &session, now_ms)?;
         issued.insert(tx, &session, now_ms).await?;
         Ok(issued.answer)
     }
+}
+
+/// The account that signs in, as it is under its lock.
+async fn signed_in(tx: &Tx, product: &Product, row: &CredentialRow, now_ms: i64) -> Result<Account, Error> {
+    let found = account_sign_in(tx, &product.slug, &row.id, &row.password_hash, now_ms).await?;
+    let found = found.ok_or(Error::InvalidCredentials)?;
+    if found.suspended_at.is_some() {
+        return Err(Error::AccountSuspended);
+    }
+    Ok(Account {
+        product: product.slug.clone(),
+        id: row.id.clone(),
+        email: row.email.clone(),
+        created_at: row.created_at,
+        roles: Roles::stored(&found.roles),
+        suspended: false,
+    })
 }

@@ -1,4 +1,5 @@
 //! Accounts and the e-mail addresses that name them.
+use crate::domain::role::Roles;
 use crate::error::Error;
 
 /// Longest address in bytes (RFC 5321: a path of 256 with its angle brackets).
@@ -54,6 +55,10 @@ pub struct Account {
     pub email: String,
     /// In ms since 1970.
     pub created_at: i64,
+    /// What it may do.
+    pub roles: Roles,
+    /// Whether it is suspended.
+    pub suspended: bool,
 }
 
 #[cfg(test)]

@@ -37,6 +37,10 @@ pub enum EndReason {
     Logout,
     /// A refresh token was used twice.
     Replay,
+    /// Its owner ended it from another one, or all at once.
+    Ended,
+    /// The password was changed or set anew.
+    Password,
 }
 
 impl EndReason {
@@ -45,6 +49,8 @@ impl EndReason {
         match self {
             EndReason::Logout => "logout",
             EndReason::Replay => "replay",
+            EndReason::Ended => "ended",
+            EndReason::Password => "password",
         }
     }
 }

@@ -17,9 +17,11 @@ use crate::domain::account::Account;
 use crate::domain::session::Session;
 use crate::error::Error;
 
-/// Length of a refresh token as issued: 32 bytes in base64url without padding.
-const REFRESH_TOKEN_BYTES: usize = 43;
+/// Length of a token as issued: 32 bytes in base64url without padding.
+const TOKEN_BYTES: usize = 43;
 const NONCE_BYTES: usize = 12;
+/// Bytes of a page token that show who gave it out.
+const PAGE_MAC_BYTES: usize = 16;
 
 /// What is derived from the identity secret.
 pub struct SecretKeys {
@@ -28,6 +30,8 @@ pub struct SecretKeys {
     refresh: SecretBox<[u8; 32]>,
     address: SecretBox<[u8; 32]>,
     signing: SecretBox<[u8; 32]>,
+    pages: SecretBox<[u8; 32]>,
+    resets: SecretBox<[u8; 32]>,
 }
 
 impl SecretKeys {
@@ -39,6 +43,8 @@ impl SecretKeys {
             refresh: SecretBox::new(Box::new(derived("weft identity v1: refresh tokens"))),
             address: SecretBox::new(Box::new(derived("weft identity v1: addresses that were tried"))),
             signing: SecretBox::new(Box::new(derived("weft identity v1: signing keys"))),
+            pages: SecretBox::new(Box::new(derived("weft identity v1: page tokens"))),
+            resets: SecretBox::new(Box::new(derived("weft identity v1: password resets"))),
         }
     }
 
@@ -53,6 +59,35 @@ impl SecretKeys {
         URL_SAFE_NO_PAD.encode(mac(self.address.expose_secret(), email.to_lowercase().as_bytes()))
     }
 
+    /// How the token of a link to a new password is found: as a refresh token is, under a key of its own.
+    pub fn reset_hash(&self, token: &ResetToken) -> String {
+        let hash = mac(self.resets.expose_secret(), token.0.expose_secret().as_bytes());
+        format!("{}.{}", self.id, URL_SAFE_NO_PAD.encode(hash))
+    }
+
+    /// The page token for a place in a list; good for this `list` only, which names the RPC, the caller and the query.
+    pub fn page_token(&self, list: &str, place: &str) -> String {
+        URL_SAFE_NO_PAD.encode([&self.page_mac(list, place)[..], place.as_bytes()].concat())
+    }
+
+    /// The place in a page token; empty if there is no token.
+    ///
+    /// Errors: [`Error::InvalidPageToken`] for one that was not given out for this list.
+    pub fn page_place(&self, list: &str, token: &str) -> Result<String, Error> {
+        if token.is_empty() {
+            return Ok(String::new());
+        }
+        let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| Error::InvalidPageToken)?;
+        let (given, place) = bytes.split_at_checked(PAGE_MAC_BYTES).ok_or(Error::InvalidPageToken)?;
+        let place = std::str::from_utf8(place).map_err(|_| Error::InvalidPageToken)?;
+        if given == self.page_mac(list, place) { Ok(place.to_owned()) } else { Err(Error::InvalidPageToken) }
+    }
+
+    fn page_mac(&self, list: &str, place: &str) -> [u8; PAGE_MAC_BYTES] {
+        let whole = mac(self.pages.expose_secret(), format!("{list}\0{place}").as_bytes());
+        std::array::from_fn(|index| whole[index])
+    }
+
     /// A signing seed as it is stored; bound to its key id.
     pub fn seal_seed(&self, kid: &str, seed: &[u8; 32]) -> Result<Vec<u8>, Error> {
         seal(self.signing.expose_secret(), kid.as_bytes(), seed)
@@ -64,20 +99,45 @@ impl SecretKeys {
     }
 }
 
+/// 32 bytes of the operating system's randomness, as text.
+fn random_text() -> Result<SecretString, Error> {
+    let mut bytes = [0_u8; 32];
+    getrandom::fill(&mut bytes).map_err(Error::Random)?;
+    Ok(URL_SAFE_NO_PAD.encode(bytes).into())
+}
+
+/// The token of a link to a new password, in plain; only on its way in or out.
+pub struct ResetToken(SecretString);
+
+impl ResetToken {
+    /// A new one.
+    pub fn generate() -> Result<ResetToken, Error> {
+        random_text().map(ResetToken)
+    }
+
+    /// What somebody presents; nothing if it cannot be one of ours.
+    pub fn parse(text: &str) -> Option<ResetToken> {
+        (text.len() == TOKEN_BYTES).then(|| ResetToken(text.into()))
+    }
+
+    /// The text to send.
+    pub fn text(&self) -> &str {
+        self.0.expose_secret()
+    }
+}
+
 /// A refresh token in plain; only on its way in or out.
 pub struct RefreshToken(SecretString);
 
 impl RefreshToken {
-    /// A new one from the operating system's randomness.
+    /// A new one.
     pub fn generate() -> Result<RefreshToken, Error> {
-        let mut bytes = [0_u8; 32];
-        getrandom::fill(&mut bytes).map_err(Error::Random)?;
-        Ok(RefreshToken(URL_SAFE_NO_PAD.encode(bytes).into()))
+        random_text().map(RefreshToken)
     }
 
     /// What a client presents; nothing if it cannot be one of ours.
     pub fn parse(text: &str) -> Option<RefreshToken> {
-        (text.len() == REFRESH_TOKEN_BYTES).then(|| RefreshToken(text.into()))
+        (text.len() == TOKEN_BYTES).then(|| RefreshToken(text.into()))
     }
 
     /// The text to hand out.
@@ -129,7 +189,7 @@ impl Access {
             sid: session.id.clone(),
             jti: self.id.clone(),
             email: account.email.clone(),
-            roles: Vec::new(),
+            roles: account.roles.names(),
             iat: self.issued,
             exp: self.expires,
         }
@@ -204,6 +264,19 @@ mod tests {
         assert_eq!(ours.open_seed("kid", &sealed), Some([7; 32]));
         assert_eq!(ours.open_seed("other", &sealed), None);
         assert_eq!(keys("another secret").open_seed("kid", &sealed), None);
+    }
+
+    #[test]
+    fn a_page_token_is_good_for_its_list_and_its_place_only() {
+        let ours = keys("one secret");
+        let token = ours.page_token("users of p", "0190");
+        assert_eq!(ours.page_place("users of p", &token).unwrap(), "0190");
+        assert_eq!(ours.page_place("users of p", "").unwrap(), "");
+        assert!(ours.page_place("users of q", &token).is_err());
+        assert!(keys("another secret").page_place("users of p", &token).is_err());
+        for forged in ["x", "!", "0190", &token[1..], &format!("{token}AA")] {
+            assert!(ours.page_place("users of p", forged).is_err(), "{forged}");
+        }
     }
 
     #[test]

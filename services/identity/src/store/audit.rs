@@ -15,6 +15,24 @@ pub enum AuditKind {
     Logout,
     /// A refresh token was used twice and its session ended.
     RefreshReplay,
+    /// One session was ended by its owner from another one.
+    SessionEnded,
+    /// All sessions, or all others, were ended by their owner.
+    LogoutAll,
+    /// A role was given; the detail names it.
+    RoleGranted,
+    /// A role was taken; the detail names it.
+    RoleRevoked,
+    /// The account was suspended.
+    Suspended,
+    /// It was restored.
+    Restored,
+    /// Its owner changed the password.
+    PasswordChanged,
+    /// A link to a new password was sent.
+    PasswordResetSent,
+    /// A new password was set with such a link.
+    PasswordReset,
 }
 
 impl AuditKind {
@@ -25,6 +43,15 @@ impl AuditKind {
             AuditKind::LoginFailed => "login_failed",
             AuditKind::Logout => "logout",
             AuditKind::RefreshReplay => "refresh_replay",
+            AuditKind::SessionEnded => "session_ended",
+            AuditKind::LogoutAll => "logout_all",
+            AuditKind::RoleGranted => "role_granted",
+            AuditKind::RoleRevoked => "role_revoked",
+            AuditKind::Suspended => "suspended",
+            AuditKind::Restored => "restored",
+            AuditKind::PasswordChanged => "password_changed",
+            AuditKind::PasswordResetSent => "password_reset_sent",
+            AuditKind::PasswordReset => "password_reset",
         }
     }
 }
@@ -43,21 +70,28 @@ pub struct AuditEvent<'a> {
     pub request_id: &'a str,
     /// In ms since 1970.
     pub at: i64,
+    /// Who did it, if it was somebody else: an account id, or `operator`.
+    pub actor_id: Option<&'a str>,
+    /// What exactly, in our own words.
+    pub detail: Option<&'a str>,
 }
 
 /// Adds an event.
 pub async fn audit_insert(on: &impl On, event: &AuditEvent<'_>) -> Result<(), DbError> {
-    sql("INSERT INTO audit_events (id, product, kind, account_id, session_id, request_id, at) VALUES ($1, $2, $3, $4, $5, $6, $7)")
-        .bind(new_id())
-        .bind(event.product)
-        .bind(event.kind.as_str())
-        .bind(event.account_id)
-        .bind(event.session_id)
-        .bind(event.request_id)
-        .bind(event.at)
-        .run(on)
-        .await
-        .map(drop)
+    sql("INSERT INTO audit_events (id, product, kind, account_id, session_id, request_id, at, actor_id, detail) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)")
+    .bind(new_id())
+    .bind(event.product)
+    .bind(event.kind.as_str())
+    .bind(event.account_id)
+    .bind(event.session_id)
+    .bind(event.request_id)
+    .bind(event.at)
+    .bind(event.actor_id)
+    .bind(event.detail)
+    .run(on)
+    .await
+    .map(drop)
 }
 
 /// Deletes events at or before `before_ms`.

@@ -3,6 +3,7 @@ pub mod account;
 pub mod audit;
 pub mod failure;
 pub mod key;
+pub mod reset;
 pub mod revocation;
 pub mod session;
 pub mod token;

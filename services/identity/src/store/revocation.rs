@@ -13,6 +13,8 @@ record! {
         pub ended_id: String,
         /// When the last access token of this id expires, in ms since 1970.
         pub expires_at: i64,
+        /// Whether the reason is that the account is suspended.
+        pub suspended: bool,
     }
 }
 
@@ -30,9 +32,85 @@ pub async fn revocation_insert(tx: &Tx, ended_id: &str, expires_at: i64) -> Resu
         .map(drop)
 }
 
+/// Takes `count` positions and gives the one before the first. What [`revocation_insert`] says holds here too.
+async fn take_positions(tx: &Tx, count: i64) -> Result<i64, DbError> {
+    let last: i64 = sql("UPDATE revocation_position SET position = position + $1 WHERE id = 1 RETURNING position")
+        .bind(count)
+        .one(tx)
+        .await?;
+    Ok(last - count)
+}
+
+/// Adds every session of an account that was ended at `ended_at`. Entries stay until `until_ms` at least.
+pub async fn revocation_insert_sessions(
+    tx: &Tx,
+    product: &str,
+    account_id: &str,
+    ended_at: i64,
+    until_ms: i64,
+) -> Result<Vec<RevocationRow>, DbError> {
+    let count: i64 = sql("SELECT COUNT(*) FROM sessions WHERE product = $1 AND account_id = $2 AND ended_at = $3")
+        .bind(product)
+        .bind(account_id)
+        .bind(ended_at)
+        .one(tx)
+        .await?;
+    let before = take_positions(tx, count).await?;
+    sql("INSERT INTO revocations (position, ended_id, expires_at) \
+         SELECT $5 + ROW_NUMBER() OVER (ORDER BY s.id), s.id, CASE WHEN MAX(t.access_exp) * 1000 > $4 \
+             THEN MAX(t.access_exp) * 1000 ELSE $4 END \
+         FROM sessions s JOIN refresh_tokens t ON t.product = s.product AND t.session_id = s.id \
+         WHERE s.product = $1 AND s.account_id = $2 AND s.ended_at = $3 GROUP BY s.id \
+         RETURNING position, ended_id, expires_at, suspended")
+    .bind(product)
+    .bind(account_id)
+    .bind(ended_at)
+    .bind(until_ms)
+    .bind(before)
+    .all(tx)
+    .await
+}
+
+/// Adds every access token of an account that has not expired at `now_s`, in s since 1970, of sessions that are not
+/// over. The caller holds the locks of the account and of its sessions, so that none is issued meanwhile.
+pub async fn revocation_insert_tokens(
+    tx: &Tx,
+    product: &str,
+    account_id: &str,
+    suspended: bool,
+    now_s: i64,
+    until_ms: i64,
+) -> Result<Vec<RevocationRow>, DbError> {
+    let count: i64 = sql("SELECT COUNT(*) FROM refresh_tokens t \
+         JOIN sessions s ON s.product = t.product AND s.id = t.session_id \
+         WHERE s.product = $1 AND s.account_id = $2 AND s.ended_at IS NULL AND t.access_exp > $3 \
+         AND t.revoked_at IS NULL")
+    .bind(product)
+    .bind(account_id)
+    .bind(now_s)
+    .one(tx)
+    .await?;
+    let before = take_positions(tx, count).await?;
+    sql("INSERT INTO revocations (position, ended_id, expires_at, suspended) \
+         SELECT $6 + ROW_NUMBER() OVER (ORDER BY t.access_id), t.access_id, \
+             CASE WHEN t.access_exp * 1000 > $4 THEN t.access_exp * 1000 ELSE $4 END, $5 \
+         FROM refresh_tokens t JOIN sessions s ON s.product = t.product AND s.id = t.session_id \
+         WHERE s.product = $1 AND s.account_id = $2 AND s.ended_at IS NULL AND t.access_exp > $3 \
+         AND t.revoked_at IS NULL \
+         RETURNING position, ended_id, expires_at, suspended")
+    .bind(product)
+    .bind(account_id)
+    .bind(now_s)
+    .bind(until_ms)
+    .bind(suspended)
+    .bind(before)
+    .all(tx)
+    .await
+}
+
 /// At most `limit` entries after a position whose tokens have not expired, oldest first.
 pub async fn revocation_list(db: &Db, after: i64, now_ms: i64, limit: i64) -> Result<Vec<RevocationRow>, DbError> {
-    sql("SELECT position, ended_id, expires_at FROM revocations WHERE position > $1 AND expires_at > $2 ORDER BY position LIMIT $3")
+    sql("SELECT position, ended_id, expires_at, suspended FROM revocations WHERE position > $1 AND expires_at > $2 ORDER BY position LIMIT $3")
         .bind(after)
         .bind(now_ms)
         .bind(limit)

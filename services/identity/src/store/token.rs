@@ -3,6 +3,7 @@
 use weft_db::{Db, DbError, On, Tx, record, sql};
 
 use crate::domain::account::Account;
+use crate::domain::role::Roles;
 use crate::domain::session::{Presented, Session, Successor};
 use crate::domain::token::Access;
 use crate::store::PRUNE_ROWS;
@@ -50,6 +51,8 @@ record! {
         account_id: String,
         email: String,
         account_created_at: i64,
+        roles: String,
+        suspended_at: Option<i64>,
         session_id: String,
         session_created_at: i64,
         session_expires_at: i64,
@@ -85,6 +88,7 @@ pub async fn token_insert(tx: &Tx, token: &NewToken<'_>) -> Result<(), DbError> 
 /// A token with its account, its session and its successor.
 pub async fn token_find(on: &impl On, product: &str, hash: &str) -> Result<Option<Found>, DbError> {
     let row: Option<FoundRow> = sql("SELECT a.id AS account_id, a.email, a.created_at AS account_created_at, \
+         a.roles, a.suspended_at, \
          s.id AS session_id, s.created_at AS session_created_at, s.expires_at AS session_expires_at, s.ended_at, \
          t.expires_at, t.consumed_at, t.revoked_at, t.sealed, \
          n.hash AS next_hash, n.access_id AS next_access_id, n.access_exp AS next_exp, \
@@ -114,6 +118,8 @@ impl FoundRow {
                 id: self.account_id.clone(),
                 email: self.email,
                 created_at: self.account_created_at,
+                roles: Roles::stored(&self.roles),
+                suspended: self.suspended_at.is_some(),
             },
             session: Session {
                 product: product.to_owned(),

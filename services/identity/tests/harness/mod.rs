@@ -1,4 +1,6 @@
 //! A database, a billing that answers, and one or more identity servers on them.
+mod billing;
+mod mail;
 mod node;
 
 use std::fs;
@@ -7,15 +9,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::SecretString;
+use tempfile::TempDir;
 use weft_auth::ServiceKey;
 use weft_core::Clock;
 use weft_db::{Db, DbOptions, FromRow, sql};
-use weft_identity::Config;
+use weft_identity::{Config, RoleOrder};
 use weft_product::{Product, Products};
 use weft_proto::billing::v1::Entitlements;
 use weft_runtime::{Mesh, MeshConfig, Shutdown};
 use weft_testing::{Database, FakeService, eventually};
 
+pub use billing::Known;
+pub use mail::{MailServer, link_token};
 pub use node::{Node, Session, claim, reason, token_id, with};
 
 /// The product that most tests sign in to.
@@ -42,17 +47,27 @@ pub struct World {
     pub config: Config,
     /// Who tells plans.
     pub billing: FakeService,
+    /// What billing was asked about accounts.
+    pub known: Known,
+    /// Where mails are files.
+    pub mail: TempDir,
     products: Arc<Products>,
     database: Database,
 }
 
 impl World {
     pub async fn on(database: Database) -> World {
-        let config = Config::new(database.url.clone(), IDENTITY_SECRET);
+        let mail = tempfile::tempdir().unwrap();
+        let config =
+            Config { weft_mail_dir: mail.path().to_owned(), ..Config::new(database.url.clone(), IDENTITY_SECRET) };
         weft_identity::migrate(&config).await.unwrap();
         let products = Arc::new(Products::builtin());
-        let billing = FakeService::billing(|_| Entitlements { plan: PLAN.to_owned(), ..Entitlements::default() });
-        World { clock: Clock::manual(NOW_MS), config, billing, products, database }
+        let known = Known::default();
+        let billing = FakeService::billing_and(
+            |_| Entitlements { plan: PLAN.to_owned(), ..Entitlements::default() },
+            |routes| routes.add_service(known.server()),
+        );
+        World { clock: Clock::manual(NOW_MS), config, billing, known, mail, products, database }
     }
 
     /// The product's manifest.
@@ -63,6 +78,33 @@ impl World {
     /// Lets time pass for every server.
     pub fn pass(&self, seconds: u64) {
         self.clock.advance(Duration::from_secs(seconds));
+    }
+
+    /// Gives somebody a role, as an operator does.
+    pub async fn grant(&self, email: &str, role: &str) {
+        let order = RoleOrder { product: PRODUCT, email, role, given: true };
+        assert!(weft_identity::change_role(&self.config.database_url, &self.clock, order).await.unwrap());
+    }
+
+    /// Somebody who has registered and is an administrator.
+    pub async fn admin(&self, node: &Node, email: &str) -> Session {
+        node.register(email).await;
+        self.grant(email, "admin").await;
+        node.login(email).await.unwrap()
+    }
+
+    /// The mails that are files by now, oldest first.
+    pub fn mails(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.mail.path()).unwrap().map(|entry| entry.unwrap().path());
+        let mut files: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|end| end == "eml")).collect();
+        files.sort();
+        files.iter().map(|path| fs::read_to_string(path).unwrap()).collect()
+    }
+
+    /// Waits until there are so many mails, and gives the last.
+    pub async fn mail(&self, count: usize) -> String {
+        eventually("the mail", Duration::from_secs(10), async || self.mails().len() >= count).await;
+        self.mails().pop().unwrap()
     }
 
     /// One more server.

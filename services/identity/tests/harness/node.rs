@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::uri::PathAndQuery;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tonic::client::Grpc;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
+use tonic_prost::ProstCodec;
 use weft_auth::{PRODUCT_HEADER, SERVICE_TOKEN_HEADER, ServiceKey};
 use weft_core::Reason;
 use weft_identity::{Config, Error};
@@ -112,6 +115,27 @@ impl Node {
     pub async fn logout(&self, tokens: &AuthTokens) -> Outcome<bool> {
         let answer = self.auth().logout(with(PRODUCT, Some(&tokens.access_token), LogoutRequest {})).await;
         answer.map(|answer| answer.into_inner().ok).map_err(|status| reason(&status))
+    }
+
+    /// Calls any RPC with a token; for those that few tests call.
+    pub async fn call<M, A>(&self, tokens: &AuthTokens, path: &'static str, message: M) -> Result<A, Status>
+    where
+        M: prost::Message + 'static,
+        A: prost::Message + Default + 'static,
+    {
+        self.call_as(Some(&tokens.access_token), path, message).await
+    }
+
+    /// The same, perhaps as nobody.
+    pub async fn call_as<M, A>(&self, token: Option<&str>, path: &'static str, message: M) -> Result<A, Status>
+    where
+        M: prost::Message + 'static,
+        A: prost::Message + Default + 'static,
+    {
+        let mut grpc = Grpc::new(self.channel.clone());
+        grpc.ready().await.unwrap();
+        let path = PathAndQuery::from_static(path);
+        Ok(grpc.unary(with(PRODUCT, token, message), path, ProstCodec::<M, A>::default()).await?.into_inner())
     }
 
     pub async fn jwks(&self) -> Jwks {

@@ -11,8 +11,9 @@ use crate::agents::tool::Misfit;
 use crate::domain::chat::{Question, Role};
 use crate::domain::day::Day;
 use crate::error::Error;
-use crate::models::{Call, Completion, Message, Models, Speaker, ToolCall, ToolSpec};
+use crate::models::{Call, Completion, Finish, Message, Models, Speaker, ToolCall, ToolSpec};
 use crate::prompts::Prompt;
+use crate::sanitizer::Unchecked;
 
 /// Most rounds of tools in an answer. After them the model is asked for its last word, without tools.
 const TOOL_ROUNDS: usize = 5;
@@ -44,7 +45,7 @@ impl Answering<'_> {
     /// # Errors
     /// [`Error::Model`] if the provider fails, [`Error::Tools`] if the model uses tools wrongly after it was told
     /// once, [`Error::Silent`] if it says and does nothing.
-    pub async fn answer(&self, question: Question, mut speaker: Speaker) -> Result<ChatResponse, Error> {
+    pub async fn answer(&self, question: Question, mut speaker: Speaker) -> Result<Unchecked, Error> {
         let today = Day::of_ms(self.clock.now_ms());
         tracing::debug!(prompt = self.agent.prompt.id(), model = self.model, "answering");
         let (mut messages, mut desk) = self.opening(question, today);
@@ -52,7 +53,7 @@ impl Answering<'_> {
         for round in 0..=TOOL_ROUNDS {
             let completion = self.ask(&messages, round < TOOL_ROUNDS, &mut speaker).await?;
             if completion.calls.is_empty() {
-                return self.close(completion.refused, desk, speaker).await;
+                return self.close(completion.finish == Finish::Refused, desk, speaker).await;
             }
             if round == TOOL_ROUNDS {
                 break;
@@ -104,7 +105,7 @@ impl Answering<'_> {
         (tool.run)(desk, arguments)
     }
 
-    async fn close(&self, refused: bool, desk: Desk, mut speaker: Speaker) -> Result<ChatResponse, Error> {
+    async fn close(&self, refused: bool, desk: Desk, mut speaker: Speaker) -> Result<Unchecked, Error> {
         if speaker.said().trim().is_empty() {
             let word = match (refused, desk.actions().is_empty()) {
                 (true, _) => REFUSED,
@@ -116,19 +117,18 @@ impl Answering<'_> {
         Ok(self.response(desk, speaker))
     }
 
-    fn response(&self, desk: Desk, speaker: Speaker) -> ChatResponse {
-        ChatResponse {
+    fn response(&self, desk: Desk, speaker: Speaker) -> Unchecked {
+        Unchecked::new(ChatResponse {
             response: speaker.into_said(),
             actions: desk.into_actions(),
             agent: self.agent.name.to_owned(),
             model: self.model.to_owned(),
-        }
+        })
     }
 
     /// What the model is told at first, and the desk it works on.
     fn opening(&self, question: Question, today: Day) -> (Vec<Message>, Desk) {
-        let (day, day_ms) = (today.to_string(), today.start_ms().to_string());
-        let mut messages = vec![Message::System(self.agent.prompt.render(&[("today", &day), ("today_ms", &day_ms)]))];
+        let mut messages = vec![Message::System(self.agent.instructions(today))];
         messages.extend(background(&question));
         messages.extend(question.turns.into_iter().map(|turn| match turn.role {
             Role::User => Message::User(turn.content),
@@ -149,5 +149,10 @@ fn background(question: &Question) -> Option<Message> {
     if !question.documents.is_empty() {
         data.insert("relevant_documents", json!(question.documents));
     }
-    (!data.is_empty()).then(|| Message::User(Prompt::Context.render(&[("context", &json!(data).to_string())])))
+    (!data.is_empty()).then(|| Message::User(around(&json!(data).to_string())))
+}
+
+/// What a model is told about the client's data, with the data.
+pub fn around(data: &str) -> String {
+    Prompt::Context.render(&[("context", data)])
 }

@@ -61,10 +61,15 @@ impl Classifier<'_> {
     }
 }
 
-fn messages(question: &Question, choices: &[Choice<'_>]) -> Vec<Message> {
+/// What a model that has to choose is told.
+pub fn instructions(choices: &[Choice<'_>]) -> String {
     let agents: Vec<String> =
         choices.iter().map(|choice| format!("- {}: {}", choice.name, choice.description)).collect();
-    let mut messages = vec![Message::System(Prompt::Classifier.render(&[("agents", &agents.join("\n"))]))];
+    Prompt::Classifier.render(&[("agents", &agents.join("\n"))])
+}
+
+fn messages(question: &Question, choices: &[Choice<'_>]) -> Vec<Message> {
+    let mut messages = vec![Message::System(instructions(choices))];
     let turns = &question.turns[question.turns.len().saturating_sub(TURNS)..];
     messages.extend(turns.iter().map(|turn| match turn.role {
         Role::User => Message::User(start(&turn.content)),

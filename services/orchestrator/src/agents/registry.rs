@@ -1,6 +1,7 @@
 //! Which agents exist in code. A product's manifest says which of them it has.
 use crate::agents::task_agent;
 use crate::agents::tool::Tool;
+use crate::domain::day::Day;
 use crate::models::Choice;
 use crate::prompts::Prompt;
 
@@ -17,6 +18,11 @@ pub struct Agent {
 }
 
 impl Agent {
+    /// What a model is told about this agent's part on a day.
+    pub fn instructions(&self, today: Day) -> String {
+        self.prompt.render(&[("today", &today.to_string()), ("today_ms", &today.start_ms().to_string())])
+    }
+
     /// Its tool of this name.
     pub fn tool(&self, name: &str) -> Option<&Tool> {
         self.tools.iter().find(|tool| tool.spec.name == name)

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, Stream, StreamExt};
-use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::{Code, Request, Response, Status};
 use tracing::{Instrument, Span};
@@ -26,6 +25,7 @@ use crate::domain::chat::Question;
 use crate::domain::model::{self, OFFLINE};
 use crate::error::Error;
 use crate::models::{ModelError, Models, Speaker};
+use crate::sanitizer::{Pieces, Sanitizer, Sanitizers, Unchecked};
 
 /// Billing answers in this time or is away: the caller learns it within a second.
 const ENTITLEMENTS_WITHIN: Duration = Duration::from_millis(800);
@@ -54,6 +54,8 @@ pub struct Parts {
     pub registry: Registry,
     /// The models.
     pub models: Models,
+    /// What reads every answer before it is told.
+    pub sanitizers: Sanitizers,
 }
 
 /// A request that may be answered.
@@ -64,6 +66,7 @@ struct Job {
     /// Who may answer, in the product's order; never empty.
     candidates: Vec<String>,
     model: String,
+    sanitizer: Sanitizer,
     deadline: Instant,
 }
 
@@ -78,7 +81,9 @@ impl ChatApi {
         let parts = &self.parts;
         let question = Question::read(request, &parts.config)?;
         let product = parts.products.get(&caller.product).cloned();
-        let product = product.ok_or(Error::Invalid("unknown product; name one in x-weft-product".into()))?;
+        let sanitizer = parts.sanitizers.of(&caller.product);
+        let (product, sanitizer) =
+            product.zip(sanitizer).ok_or(Error::Invalid("unknown product; name one in x-weft-product".into()))?;
         // Better no answer than one that slips past the judge.
         if product.moderation == Moderation::HoldBack {
             return Err(Error::NoModeration);
@@ -86,10 +91,10 @@ impl ChatApi {
         let plan = self.plan_of(caller).await?;
         let candidates = candidates(&parts.registry, &product, &plan, question.agent.as_deref())?;
         let wanted = model::choose(question.model.as_deref(), &product, &plan.plan)?;
-        let model = parts.models.answering(wanted).to_owned();
+        let model = parts.models.answering(wanted)?.to_owned();
         let latest = Instant::now() + parts.config.total();
         let deadline = caller.deadline.map_or(latest, |deadline| deadline.min(latest));
-        Ok(Job { parts: Arc::clone(parts), product, question, candidates, model, deadline })
+        Ok(Job { parts: Arc::clone(parts), product, question, candidates, model, sanitizer, deadline })
     }
 
     async fn plan_of(&self, caller: &Caller) -> Result<Arc<billing::Entitlements>, Error> {
@@ -124,13 +129,13 @@ fn candidates(
 
 impl Job {
     /// Answers within the time there is.
-    async fn run(self, speaker: Speaker) -> Result<ChatResponse, Error> {
+    async fn run(self, speaker: Speaker) -> Result<Unchecked, Error> {
         let deadline = self.deadline;
         timeout_at(deadline, self.answer(speaker)).await.unwrap_or(Err(Error::TookTooLong))
     }
 
-    async fn answer(self, speaker: Speaker) -> Result<ChatResponse, Error> {
-        let Job { parts, product, question, candidates, model, .. } = self;
+    async fn answer(self, speaker: Speaker) -> Result<Unchecked, Error> {
+        let Job { parts, product, question, candidates, model, sanitizer, .. } = self;
         let agents: Vec<&Agent> = candidates.iter().filter_map(|name| parts.registry.get(name)).collect();
         let first = agents.first().copied().ok_or(Error::NoAgent)?;
         let default = agents.iter().copied().find(|agent| agent.name == product.agents.default).unwrap_or(first);
@@ -141,6 +146,7 @@ impl Job {
             within: Duration::from_millis(parts.config.weft_classifier_ms),
         };
         let agent = classifier.choose(&question, &agents, default).await;
+        sanitizer.answered_by(agent.name);
         let answering = Answering {
             agent,
             models: &parts.models,
@@ -149,7 +155,7 @@ impl Job {
             clock: &parts.clock,
         };
         let response = answering.answer(question, speaker).await?;
-        tracing::debug!(product = %product.slug, agent = agent.name, model, actions = response.actions.len(), "chat answered");
+        tracing::debug!(product = %product.slug, agent = agent.name, model, actions = response.actions(), "chat answered");
         Ok(response)
     }
 }
@@ -159,8 +165,9 @@ impl ChatService for ChatApi {
     async fn chat(&self, request: Request<ChatRequest>) -> Result<Response<ChatResponse>, Status> {
         let caller = Caller::of(&request)?;
         let job = self.admit(&caller, request.into_inner()).await.map_err(refuse)?;
-        let response = job.run(Speaker::collecting()).await.map_err(refuse)?;
-        Ok(Response::new(response))
+        let sanitizer = job.sanitizer.clone();
+        let answer = job.run(Speaker::collecting()).await.map_err(refuse)?;
+        Ok(Response::new(sanitizer.check(answer)))
     }
 
     type StreamChatStream = BoxStream<'static, Result<ChatEvent, Status>>;
@@ -168,7 +175,7 @@ impl ChatService for ChatApi {
     async fn stream_chat(&self, request: Request<ChatRequest>) -> Result<Response<Self::StreamChatStream>, Status> {
         let caller = Caller::of(&request)?;
         let job = self.admit(&caller, request.into_inner()).await.map_err(refuse)?;
-        let (sender, pieces) = mpsc::channel(PIECES_WAITING);
+        let (sender, pieces) = job.sanitizer.pieces(PIECES_WAITING);
         let work = job.run(Speaker::telling(sender)).instrument(Span::current());
         Ok(Response::new(events(work, pieces).boxed()))
     }
@@ -178,8 +185,8 @@ impl ChatService for ChatApi {
 /// with them the call to the provider. (A product that wants its answers finished for a reader who comes back has
 /// nowhere to keep them yet.)
 fn events(
-    work: impl Future<Output = Result<ChatResponse, Error>> + Send + 'static,
-    pieces: mpsc::Receiver<String>,
+    work: impl Future<Output = Result<Unchecked, Error>> + Send + 'static,
+    pieces: Pieces,
 ) -> impl Stream<Item = Result<ChatEvent, Status>> + Send + 'static {
     let telling = Telling { work: Some(Box::pin(work)), end: None, pieces };
     stream::unfold(Some(telling), |telling| async move {
@@ -187,16 +194,17 @@ fn events(
         if let Some(piece) = telling.next_piece().await {
             return Some((Ok(ChatEvent { event: Some(Event::Token(piece)) }), Some(telling)));
         }
-        let end = telling.end?.map(|response| ChatEvent { event: Some(Event::Done(response)) }).map_err(refuse);
-        Some((end, None))
+        let Telling { end, mut pieces, .. } = telling;
+        let end = end?.map(|answer| ChatEvent { event: Some(Event::Done(pieces.whole(answer))) });
+        Some((end.map_err(refuse), None))
     })
 }
 
 /// A streamed answer on its way.
 struct Telling {
-    work: Option<BoxFuture<'static, Result<ChatResponse, Error>>>,
-    end: Option<Result<ChatResponse, Error>>,
-    pieces: mpsc::Receiver<String>,
+    work: Option<BoxFuture<'static, Result<Unchecked, Error>>>,
+    end: Option<Result<Unchecked, Error>>,
+    pieces: Pieces,
 }
 
 impl Telling {
@@ -205,7 +213,7 @@ impl Telling {
         while let Some(work) = &mut self.work {
             tokio::select! {
                 biased;
-                Some(piece) = self.pieces.recv() => return Some(piece),
+                Some(piece) = self.pieces.next() => return Some(piece),
                 end = work => {
                     self.end = Some(end);
                     // The speaker goes with it, so that the pieces come to an end.
@@ -213,15 +221,15 @@ impl Telling {
                 }
             }
         }
-        self.pieces.recv().await
+        self.pieces.next().await
     }
 }
 
 /// Tells the caller, and the log where the operator can do something about it.
 fn refuse(error: Error) -> Status {
     match &error {
-        Error::Model(ModelError::RefusedKey) => {
-            tracing::error!("the model provider refused our key; check OPENAI_API_KEY and OPENAI_BASE_URL");
+        Error::Model(ModelError::RefusedKey { key }) => {
+            tracing::error!(key, "the model provider refused our key; check it, its rights and its balance");
         }
         Error::Model(ModelError::Left) => {}
         Error::Model(cause) => tracing::warn!(?cause, "the model provider failed"),

@@ -7,10 +7,22 @@ use weft_core::Reason;
 /// prompt, a user or the provider.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ModelError {
-    /// 401 or 403: the operator's key is wrong.
+    /// Nobody knows which provider has this model.
+    #[error("this server does not know the model; choose another one")]
+    UnknownModel,
+    /// The model's provider has no key, while others have one.
+    #[error("this server is not connected to the provider of this model; choose another one")]
+    NotConfigured {
+        /// The setting that is missing.
+        key: &'static str,
+    },
+    /// 401, 402 or 403: the operator's key is wrong, may not do this, or has no money left.
     #[error("the model's provider cannot be used right now; try again later")]
-    RefusedKey,
-    /// 429: the operator's limit at the provider is used up.
+    RefusedKey {
+        /// The setting that holds it.
+        key: &'static str,
+    },
+    /// 429 or 529, or 503: the operator's limit at the provider is used up, or the provider has too much to do.
     #[error("the model's provider is busy; try again in a moment")]
     Busy {
         /// When to come back, if the provider said so.
@@ -19,7 +31,7 @@ pub enum ModelError {
     /// No connection.
     #[error("the model's provider cannot be reached; try again")]
     Unreachable,
-    /// 5xx.
+    /// Any other 5xx.
     #[error("the model's provider failed; try again")]
     Failed {
         /// HTTP status.
@@ -69,7 +81,9 @@ impl ModelError {
             ModelError::TooLong => Reason::PayloadTooLarge,
             ModelError::Interrupted(_) => Reason::ProviderStreamInterrupted,
             ModelError::Left => Reason::Cancelled,
-            ModelError::RefusedKey
+            ModelError::UnknownModel => Reason::InvalidArgument,
+            ModelError::NotConfigured { .. } => Reason::FailedPrecondition,
+            ModelError::RefusedKey { .. }
             | ModelError::Busy { .. }
             | ModelError::Unreachable
             | ModelError::Failed { .. }
@@ -78,15 +92,12 @@ impl ModelError {
         }
     }
 
-    /// Whether the same request may go better at once. A time-out is not repeated: it would double the wait.
-    pub fn is_worth_a_retry(&self) -> bool {
-        matches!(self, ModelError::Unreachable | ModelError::Failed { .. } | ModelError::Interrupted(Break::Cut))
-    }
-
     /// The word for it in metrics.
     pub fn label(&self) -> &'static str {
         match self {
-            ModelError::RefusedKey => "refused_key",
+            ModelError::UnknownModel => "unknown_model",
+            ModelError::NotConfigured { .. } => "not_configured",
+            ModelError::RefusedKey { .. } => "refused_key",
             ModelError::Busy { .. } => "busy",
             ModelError::Unreachable => "unreachable",
             ModelError::Failed { .. } => "failed",

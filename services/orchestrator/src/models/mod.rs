@@ -1,10 +1,24 @@
-//! The port to models: one way to ask, two implementations.
+//! The port to models: one way to ask, whoever answers.
 //!
-//! `openai` is any provider that speaks the OpenAI dialect; `offline` is built in, deterministic and needs no key.
+//! `vendor` says who has which model; `provider` asks over HTTP in a `dialect` (`openai`, `anthropic`, `gemini`), whose
+//! answers become the same events; `offline` is built in, deterministic and needs no key.
+mod anthropic;
+mod assembly;
+mod body;
+mod dialect;
 pub mod error;
+mod event;
+mod gemini;
+#[cfg(test)]
+mod golden;
 pub mod offline;
-pub mod openai;
+mod openai;
+pub mod provider;
+mod refusal;
 pub mod speaker;
+mod turns;
+mod usage;
+pub mod vendor;
 
 use std::time::Instant;
 
@@ -15,9 +29,12 @@ use crate::config::Config;
 use crate::domain::model::OFFLINE;
 use crate::error::Error;
 pub use error::{Break, ModelError};
+pub use event::Finish;
 use offline::Offline;
-use openai::OpenAi;
+use provider::Provider;
 pub use speaker::Speaker;
+pub use usage::{Meter, Usage};
+use vendor::VENDORS;
 
 /// One message of a conversation with a model. It has no `Debug`: neither prompts nor what users write may reach a log.
 #[derive(Clone)]
@@ -52,6 +69,8 @@ pub struct ToolCall {
     pub name: String,
     /// Its arguments as the model wrote them: hopefully a JSON object.
     pub arguments: String,
+    /// What the model wants back with the call in the next request, as it is.
+    pub signature: Option<String>,
 }
 
 /// A tool as a model sees it.
@@ -75,7 +94,7 @@ pub struct Choice<'a> {
 
 /// One request to a model.
 pub struct Call<'a> {
-    /// Which model.
+    /// Which model, as the product names it.
     pub model: &'a str,
     /// The conversation so far; the last message is the one to react to.
     pub messages: &'a [Message],
@@ -90,77 +109,95 @@ pub struct Call<'a> {
     pub choices: &'a [Choice<'a>],
 }
 
-/// What a model said to one request.
+/// What a model said to one request. What it used is in the speaker's [`Meter`], which knows it of a failed one too.
 #[derive(Default)]
 #[cfg_attr(test, derive(Debug, PartialEq))]
 pub struct Completion {
     /// Its text; the [`Speaker`] has already said it.
     pub text: String,
+    /// What it thought aloud; nobody is told.
+    pub reasoning: String,
     /// The tools it wants called.
     pub calls: Vec<ToolCall>,
-    /// What it cost, if the provider told.
-    pub usage: Option<Usage>,
-    /// Whether it, or its provider's filter, declined to answer.
-    pub refused: bool,
-}
-
-/// Tokens of one request.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Tokens read.
-    pub prompt_tokens: u64,
-    /// Tokens said.
-    pub completion_tokens: u64,
+    /// Why it ended.
+    pub finish: Finish,
 }
 
 /// Every model that can be asked.
 pub struct Models {
-    provider: Option<OpenAi>,
+    /// In the order of [`VENDORS`]; None where the operator has no account.
+    providers: Vec<Option<Provider>>,
     offline: Offline,
 }
 
 impl Models {
-    /// A provider if the configuration names one; the built-in model always.
+    /// The providers that the configuration names; the built-in model always.
     ///
     /// # Errors
     /// [`Error::Config`] for a URL or key that cannot be used, [`Error::Client`] if TLS cannot be set up.
     pub fn new(config: &Config, clock: Clock) -> Result<Models, Error> {
-        let provider = config.provider().map(|(url, key)| OpenAi::new(&url, key, config)).transpose()?;
-        Ok(Models { provider, offline: Offline::new(clock) })
+        let provider =
+            |(at, vendor)| config.account(at).map(|account| Provider::new(vendor, account, config)).transpose();
+        let providers = VENDORS.iter().enumerate().map(provider).collect::<Result<_, _>>()?;
+        Ok(Models { providers, offline: Offline::new(clock) })
     }
 
-    /// The model that answers when this one is asked for: itself, or `offline` where there is no provider.
-    pub fn answering<'a>(&self, model: &'a str) -> &'a str {
-        if self.provider.is_some() { model } else { OFFLINE }
+    /// Names of the providers that can be asked.
+    pub fn providers(&self) -> Vec<&'static str> {
+        self.providers.iter().flatten().map(Provider::name).collect()
     }
 
-    /// Asks a model. Text goes to the speaker as it comes.
+    /// The model that answers when this one is asked for: itself, or `offline` where there is no provider at all.
+    ///
+    /// # Errors
+    /// [`ModelError::UnknownModel`], or [`ModelError::NotConfigured`] if others have a key and its provider has none.
+    pub fn answering<'a>(&self, model: &'a str) -> Result<&'a str, ModelError> {
+        Ok(self.provider(model)?.map_or(OFFLINE, |_| model))
+    }
+
+    /// Asks a model. Text goes to the speaker as it comes, and what it used to the speaker's meter.
     ///
     /// # Errors
     /// Why there is no complete answer; the speaker may have said a part of one.
     pub async fn ask(&self, call: &Call<'_>, speaker: &mut Speaker) -> Result<Completion, ModelError> {
-        let begun = Instant::now();
-        let outcome = match &self.provider {
-            Some(provider) if call.model != OFFLINE => provider.ask(call, speaker).await,
-            _ => self.offline.ask(call, speaker).await,
+        let (begun, answered_before) = (Instant::now(), speaker.meter().answers().len());
+        let (answering, outcome) = match self.provider(call.model)? {
+            Some((provider, model)) => (call.model, provider.ask(call, model, speaker).await),
+            None => (OFFLINE, self.offline.ask(call, speaker).await),
         };
-        measure(self.answering(call.model), begun, &outcome);
+        measure(answering, begun, &outcome, &speaker.meter().answers()[answered_before..]);
         outcome
+    }
+
+    /// Who has a model, and under which name; None: the built-in one answers.
+    fn provider<'a>(&self, model: &'a str) -> Result<Option<(&Provider, &'a str)>, ModelError> {
+        if model == OFFLINE || self.providers.iter().all(Option::is_none) {
+            return Ok(None);
+        }
+        let takes_any = |at: usize| self.providers[at].as_ref().is_some_and(Provider::takes_any_model);
+        let target = vendor::target(model, takes_any).ok_or(ModelError::UnknownModel)?;
+        let missing = ModelError::NotConfigured { key: VENDORS[target.vendor].key };
+        self.providers[target.vendor].as_ref().map(|provider| Some((provider, target.model))).ok_or(missing)
     }
 }
 
-fn measure(model: &str, begun: Instant, outcome: &Result<Completion, ModelError>) {
+/// A failed answer costs too, so its tokens count as well.
+fn measure(model: &str, begun: Instant, outcome: &Result<Completion, ModelError>, answers: &[Usage]) {
     let label = match outcome {
         Ok(_) => "ok",
         Err(error) => error.label(),
     };
     metrics::counter!("weft_model_calls_total", "model" => model.to_owned(), "outcome" => label).increment(1);
     metrics::histogram!("weft_model_seconds", "model" => model.to_owned()).record(begun.elapsed().as_secs_f64());
-    let usage = outcome.as_ref().ok().and_then(|completion| completion.usage);
-    for (kind, tokens) in
-        usage.iter().flat_map(|usage| [("prompt", usage.prompt_tokens), ("completion", usage.completion_tokens)])
-    {
-        metrics::counter!("weft_model_tokens_total", "model" => model.to_owned(), "kind" => kind).increment(tokens);
+    for usage in answers {
+        for (kind, tokens) in [("prompt", usage.prompt_tokens), ("completion", usage.completion_tokens)] {
+            // What no count can be is billing's business; a counter only grows.
+            let tokens = tokens.and_then(|tokens| u64::try_from(tokens).ok()).unwrap_or(0);
+            metrics::counter!("weft_model_tokens_total", "model" => model.to_owned(), "kind" => kind).increment(tokens);
+        }
     }
-    tracing::debug!(model, outcome = label, ms = begun.elapsed().as_millis(), ?usage, "model asked");
+    let (finish, thought_bytes) =
+        outcome.as_ref().map_or((None, 0), |whole| (Some(whole.finish), whole.reasoning.len()));
+    let ms = begun.elapsed().as_millis();
+    tracing::debug!(model, outcome = label, ms, ?answers, ?finish, thought_bytes, "model asked");
 }

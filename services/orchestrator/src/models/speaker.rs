@@ -1,29 +1,35 @@
 //! Where a model's words go while it is still speaking.
 use tokio::sync::mpsc;
 
-use crate::models::ModelError;
+use crate::models::{Meter, ModelError};
 
 /// Collects what is said and passes it on if somebody listens. What was passed on, joined, is what was collected.
 pub struct Speaker {
     listener: Option<mpsc::Sender<String>>,
     said: String,
     paused: bool,
+    meter: Meter,
 }
 
 impl Speaker {
     /// Nobody listens; the whole is wanted at the end.
     pub fn collecting() -> Speaker {
-        Speaker { listener: None, said: String::new(), paused: false }
+        Speaker { listener: None, said: String::new(), paused: false, meter: Meter::default() }
     }
 
     /// Passes every piece on; a listener that is slow slows the model down.
     pub fn telling(listener: mpsc::Sender<String>) -> Speaker {
-        Speaker { listener: Some(listener), said: String::new(), paused: false }
+        Speaker { listener: Some(listener), said: String::new(), paused: false, meter: Meter::default() }
     }
 
     /// Whether somebody listens.
     pub fn is_telling(&self) -> bool {
         self.listener.is_some()
+    }
+
+    /// What was used for what is said.
+    pub fn meter(&self) -> &Meter {
+        &self.meter
     }
 
     /// Says a piece; nothing is nothing.

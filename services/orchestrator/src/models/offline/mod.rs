@@ -10,7 +10,7 @@ use serde_json::Value;
 use weft_core::Clock;
 
 use crate::domain::day::Day;
-use crate::models::{Call, Completion, Message, ModelError, Speaker, ToolCall, Usage};
+use crate::models::{Call, Completion, Message, ModelError, Speaker, ToolCall};
 use step::Step;
 
 /// The built-in model.
@@ -38,8 +38,8 @@ impl Offline {
         match step::next(&intent, &results) {
             Step::Call(name, arguments) if has_tool(name) => {
                 let id = format!("offline_{}", results.len());
-                let call = ToolCall { id, name: name.to_owned(), arguments: arguments.to_string() };
-                Ok(Completion { calls: vec![call], usage: Some(Usage::default()), ..Completion::default() })
+                let call = ToolCall { id, name: name.to_owned(), arguments: arguments.to_string(), signature: None };
+                Ok(Completion { calls: vec![call], ..Completion::default() })
             }
             Step::Call(..) => say(reply::introduction(), speaker).await,
             Step::Say(text) => say(text, speaker).await,
@@ -51,7 +51,7 @@ async fn say(text: String, speaker: &mut Speaker) -> Result<Completion, ModelErr
     for word in text.split_inclusive(' ') {
         speaker.say(word).await?;
     }
-    Ok(Completion { text, usage: Some(Usage::default()), ..Completion::default() })
+    Ok(Completion { text, ..Completion::default() })
 }
 
 /// The user's last message and what tools gave back since.

@@ -11,7 +11,7 @@ pub fn introduction() -> String {
     "I am Weft's built-in offline model, not a real language model. I understand plain English sentences about tasks, \
      such as “create a task to call Ana tomorrow”, “list my tasks”, “what is due today”, “mark call Ana as done”, \
      “delete the task call Ana” or “comment on call Ana: she is away”. For real answers the operator sets OPENAI_API_KEY, \
-     or OPENAI_BASE_URL for any provider that speaks the OpenAI dialect."
+     ANTHROPIC_API_KEY, GEMINI_API_KEY or XAI_API_KEY, or OPENAI_BASE_URL for any server that speaks the OpenAI dialect."
         .to_owned()
 }
 

@@ -4,14 +4,19 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::models::openai::Cap;
+use crate::models::usage::count;
 use crate::models::{Call, Message, ToolCall, ToolSpec};
 
-/// The request. `max_tokens` rather than its newer name: every compatible provider knows it.
+/// The request.
 #[derive(Serialize)]
 pub struct Request<'a> {
     model: &'a str,
     messages: Vec<OutMessage<'a>>,
-    max_tokens: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_tokens: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_completion_tokens: Option<u32>,
     stream: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     stream_options: Option<StreamOptions>,
@@ -73,12 +78,13 @@ struct OutSpec<'a> {
     parameters: &'a Value,
 }
 
-/// A call in the dialect.
-pub fn request<'a>(call: &'a Call<'a>, stream: bool) -> Request<'a> {
+/// A call in the dialect, for the model as its provider names it.
+pub fn request<'a>(call: &'a Call<'a>, model: &'a str, cap: Cap, stream: bool) -> Request<'a> {
     Request {
-        model: call.model,
+        model,
         messages: call.messages.iter().map(out_message).collect(),
-        max_tokens: call.output_tokens,
+        max_tokens: (cap == Cap::MaxTokens).then_some(call.output_tokens),
+        max_completion_tokens: (cap == Cap::MaxCompletionTokens).then_some(call.output_tokens),
         stream,
         stream_options: stream.then_some(StreamOptions { include_usage: true }),
         tools: call.tools.iter().map(|spec| out_tool(spec)).collect(),
@@ -137,6 +143,10 @@ pub struct Delta {
     pub content: Option<String>,
     /// The model declines.
     pub refusal: Option<String>,
+    /// What it thinks, as xAI, vLLM and DeepSeek name it.
+    pub reasoning_content: Option<String>,
+    /// The same, as Ollama and OpenRouter name it.
+    pub reasoning: Option<String>,
     /// Tool calls, or fragments of them.
     pub tool_calls: Option<Vec<CallFragment>>,
 }
@@ -162,42 +172,16 @@ pub struct FunctionFragment {
     pub arguments: Option<String>,
 }
 
-/// Tokens of an answer. What is absent or nonsense is 0.
+/// Tokens of an answer.
 #[derive(Clone, Copy, Deserialize)]
 pub struct AnswerUsage {
     /// Tokens read.
-    #[serde(default)]
-    pub prompt_tokens: u64,
+    #[serde(default, deserialize_with = "count")]
+    pub prompt_tokens: Option<i64>,
     /// Tokens said.
-    #[serde(default)]
-    pub completion_tokens: u64,
-}
-
-/// The body of a refusal.
-#[derive(Deserialize)]
-pub struct Refusal {
-    /// What was wrong.
-    pub error: RefusalError,
-}
-
-/// What was wrong. The message is not read: it may repeat what the user wrote.
-#[derive(Deserialize)]
-pub struct RefusalError {
-    /// A stable word.
-    pub code: Option<Value>,
-    /// A kind.
-    pub r#type: Option<Value>,
-}
-
-impl RefusalError {
-    /// The provider's code if it is a plain word, so that it can be logged.
-    pub fn word(&self) -> Option<&str> {
-        [&self.code, &self.r#type].into_iter().flatten().filter_map(Value::as_str).find(|text| is_word(text))
-    }
-}
-
-fn is_word(text: &str) -> bool {
-    !text.is_empty()
-        && text.len() <= 64
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
+    #[serde(default, deserialize_with = "count")]
+    pub completion_tokens: Option<i64>,
+    /// Both, and those that some count only here.
+    #[serde(default, deserialize_with = "count")]
+    pub total_tokens: Option<i64>,
 }

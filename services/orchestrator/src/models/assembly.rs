@@ -1,0 +1,226 @@
+//! Puts an answer together from its pieces.
+use crate::models::event::{Event, Finish, Fragment};
+use crate::models::{Break, Completion, ModelError, ToolCall, Usage};
+
+/// Most tool calls in one answer; more is nonsense.
+const TOOL_CALLS: usize = 64;
+
+/// An answer so far.
+#[derive(Default)]
+pub struct Assembly {
+    text: String,
+    reasoning: String,
+    calls: Vec<Fragmented>,
+    usage: Usage,
+    finish: Option<Finish>,
+    declined: bool,
+}
+
+/// A tool call so far.
+struct Fragmented {
+    index: Option<u32>,
+    call: ToolCall,
+}
+
+impl Assembly {
+    /// Adds a piece and gives the text in it.
+    ///
+    /// # Errors
+    /// [`ModelError::Interrupted`] if there are more tool calls than make sense.
+    pub fn add(&mut self, event: Event) -> Result<String, ModelError> {
+        match event {
+            Event::Text(text) => {
+                self.text.push_str(&text);
+                return Ok(text);
+            }
+            Event::Reasoning(text) => self.reasoning.push_str(&text),
+            Event::Fragment(fragment) => self.fragment(fragment)?,
+            Event::Call(call) => drop(self.begin(None, call)?),
+            Event::Declined => self.declined = true,
+            Event::Usage(usage) => self.usage.update(usage),
+            Event::Finish(finish) => self.finish = Some(finish),
+            Event::End => {}
+        }
+        Ok(String::new())
+    }
+
+    /// Tokens as far as they are known.
+    pub fn usage(&self) -> Usage {
+        self.usage
+    }
+
+    /// Whether the provider said that this is all.
+    pub fn is_finished(&self) -> bool {
+        self.finish.is_some()
+    }
+
+    /// The whole answer.
+    ///
+    /// # Errors
+    /// [`ModelError::Interrupted`] if it never finished.
+    pub fn complete(self) -> Result<Completion, ModelError> {
+        let finish = self.finish.ok_or(ModelError::Interrupted(Break::Cut))?;
+        let named = |(at, mut part): (usize, Fragmented)| {
+            if part.call.id.is_empty() {
+                part.call.id = format!("call_{at}");
+            }
+            part.call
+        };
+        let calls: Vec<ToolCall> = self.calls.into_iter().enumerate().map(named).collect();
+        let finish = match finish {
+            _ if self.declined => Finish::Refused,
+            // Not every provider has a word of its own for it.
+            Finish::Stop if !calls.is_empty() => Finish::ToolCalls,
+            other => other,
+        };
+        Ok(Completion { text: self.text, reasoning: self.reasoning, calls, finish })
+    }
+
+    fn begin(&mut self, index: Option<u32>, call: ToolCall) -> Result<usize, ModelError> {
+        if self.calls.len() >= TOOL_CALLS {
+            return Err(ModelError::Interrupted(Break::TooLarge));
+        }
+        self.calls.push(Fragmented { index, call });
+        Ok(self.calls.len() - 1)
+    }
+
+    fn fragment(&mut self, fragment: Fragment) -> Result<(), ModelError> {
+        let at = match self.position(&fragment) {
+            Some(at) => at,
+            None => self.begin(fragment.index, ToolCall::default())?,
+        };
+        let call = &mut self.calls[at].call;
+        if let Some(id) = fragment.id.filter(|_| call.id.is_empty()) {
+            call.id = id;
+        }
+        // Some providers repeat the whole name in every fragment, others split it.
+        if let Some(name) = fragment.name.filter(|name| call.arguments.is_empty() && *name != call.name) {
+            call.name.push_str(&name);
+        }
+        call.arguments.push_str(&fragment.arguments);
+        Ok(())
+    }
+
+    /// Which call a fragment belongs to. Without an index a new id begins a new call, and anything else goes on
+    /// with the last one.
+    fn position(&self, fragment: &Fragment) -> Option<usize> {
+        if fragment.index.is_some() {
+            return self.calls.iter().position(|known| known.index == fragment.index);
+        }
+        match fragment.id.as_deref().filter(|id| !id.is_empty()) {
+            Some(id) => self.calls.iter().position(|known| known.call.id == id),
+            None => self.calls.len().checked_sub(1),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn assemble(events: impl IntoIterator<Item = Event>) -> Result<Completion, ModelError> {
+        let mut assembly = Assembly::default();
+        for event in events {
+            assembly.add(event)?;
+        }
+        assembly.complete()
+    }
+
+    fn fragment(index: Option<u32>, id: Option<&str>, name: Option<&str>, arguments: &str) -> Event {
+        let (id, name) = (id.map(str::to_owned), name.map(str::to_owned));
+        Event::Fragment(Fragment { index, id, name, arguments: arguments.to_owned() })
+    }
+
+    const END: Event = Event::Finish(Finish::ToolCalls);
+
+    #[test]
+    fn arguments_split_at_every_place_come_together() {
+        let arguments = r#"{"title":"Llamar a Ána","note":"\"}{"}"#;
+        for at in (0..=arguments.len()).filter(|&at| arguments.is_char_boundary(at)) {
+            let (left, right) = arguments.split_at(at);
+            let whole = assemble([
+                fragment(Some(0), Some("c1"), Some("create_task"), ""),
+                fragment(Some(0), None, None, left),
+                fragment(Some(0), None, None, right),
+                END,
+            ])
+            .unwrap();
+            let (id, name) = ("c1".to_owned(), "create_task".to_owned());
+            assert_eq!(whole.calls, [ToolCall { id, name, arguments: arguments.to_owned(), signature: None }]);
+        }
+    }
+
+    #[test]
+    fn two_calls_may_be_told_in_turns() {
+        let whole = assemble([
+            fragment(Some(0), Some("a"), Some("list_tasks"), ""),
+            fragment(Some(1), Some("b"), Some("delete_task"), ""),
+            fragment(Some(1), None, None, "{\"task"),
+            fragment(Some(0), None, None, "{"),
+            fragment(Some(1), None, None, "_id\":\"1\"}"),
+            fragment(Some(0), None, None, "}"),
+            END,
+        ])
+        .unwrap();
+        let told: Vec<(&str, &str)> =
+            whole.calls.iter().map(|call| (call.name.as_str(), call.arguments.as_str())).collect();
+        assert_eq!(told, [("list_tasks", "{}"), ("delete_task", "{\"task_id\":\"1\"}")]);
+    }
+
+    #[test]
+    fn calls_without_index_or_id_are_told_apart() {
+        let whole = assemble([
+            fragment(None, Some("a"), Some("list_tasks"), "{"),
+            fragment(None, None, None, "}"),
+            fragment(None, Some("b"), Some("list_tasks"), "{}"),
+            END,
+        ])
+        .unwrap();
+        assert_eq!(whole.calls.len(), 2);
+        assert_eq!(whole.calls[0].arguments, "{}");
+        let whole = |name: &str| Event::Call(ToolCall { name: name.to_owned(), ..ToolCall::default() });
+        let nameless = assemble([whole("x"), whole("x"), Event::Finish(Finish::Stop)]).unwrap();
+        assert_eq!((nameless.calls[0].id.as_str(), nameless.calls[1].id.as_str()), ("call_0", "call_1"));
+        assert_eq!(nameless.finish, Finish::ToolCalls);
+    }
+
+    #[test]
+    fn a_name_may_be_repeated_or_split() {
+        for [first, second] in [["list_tasks", "list_tasks"], ["list_", "tasks"]] {
+            let named = |name| fragment(Some(0), None, Some(name), "");
+            let whole = assemble([named(first), named(second), END]).unwrap();
+            assert_eq!(whole.calls[0].name, "list_tasks");
+        }
+    }
+
+    #[test]
+    fn usage_comes_together_field_by_field() {
+        let usage = |prompt_tokens, completion_tokens, total_tokens| {
+            Event::Usage(Usage { prompt_tokens, completion_tokens, total_tokens })
+        };
+        let mut assembly = Assembly::default();
+        assert_eq!(assembly.usage(), Usage::default());
+        for event in [usage(Some(0), None, None), usage(None, Some(3), None), usage(None, Some(7), None)] {
+            assembly.add(event).unwrap();
+        }
+        assert_eq!(assembly.usage(), Usage { prompt_tokens: Some(0), completion_tokens: Some(7), total_tokens: None });
+    }
+
+    #[test]
+    fn an_answer_that_never_finished_is_cut() {
+        let text = || Event::Text("hi".to_owned());
+        assert_eq!(assemble([text()]), Err(ModelError::Interrupted(Break::Cut)));
+        assert_eq!(assemble([text(), Event::End]), Err(ModelError::Interrupted(Break::Cut)));
+    }
+
+    #[test]
+    fn who_declines_has_refused_however_it_ends() {
+        assert_eq!(assemble([Event::Declined, Event::Finish(Finish::Stop)]).unwrap().finish, Finish::Refused);
+    }
+
+    #[test]
+    fn calls_without_end_are_nonsense() {
+        let calls = (0..100).map(|index| fragment(Some(index), None, Some("list_tasks"), ""));
+        assert_eq!(assemble(calls), Err(ModelError::Interrupted(Break::TooLarge)));
+    }
+}

@@ -1,0 +1,223 @@
+//! Keeps what models are told from coming out in what they answer.
+//!
+//! Whatever an agent says or does is [`Unchecked`], and its pieces come through [`Pieces`]: nobody but this module
+//! can open them, and it lets nothing go that it has not read.
+mod automaton;
+mod fingerprints;
+mod normal;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use prost_types::value::Kind;
+use prost_types::{Struct, Value};
+use tokio::sync::mpsc;
+use weft_product::Products;
+use weft_proto::orchestrator::v1::{ChatResponse, PlanAction};
+
+use self::automaton::Automaton;
+use self::fingerprints::Fingerprints;
+use self::stream::Stream;
+use crate::agents::{Agent, Registry};
+use crate::error::Error;
+
+/// What an agent answers, before anybody has looked whether it may be told.
+pub struct Unchecked(ChatResponse);
+
+impl Unchecked {
+    /// An answer as the model gave it.
+    pub fn new(response: ChatResponse) -> Unchecked {
+        Unchecked(response)
+    }
+
+    /// How many actions the client is to take.
+    pub fn actions(&self) -> usize {
+        self.0.actions.len()
+    }
+}
+
+/// The fingerprints of each product.
+pub struct Sanitizers {
+    by_product: HashMap<String, Arc<Automaton>>,
+}
+
+impl Sanitizers {
+    /// Of what these products tell models. Products that have the same agents share theirs.
+    ///
+    /// # Errors
+    /// [`Error::Fingerprints`] if they are too many.
+    pub fn new(registry: &Registry, products: &Products) -> Result<Sanitizers, Error> {
+        let mut by_agents: HashMap<Vec<&str>, Arc<Automaton>> = HashMap::new();
+        let mut by_product = HashMap::new();
+        for product in products.iter() {
+            let agents: Vec<&Agent> = product.agents.available.iter().filter_map(|name| registry.get(name)).collect();
+            let names = agents.iter().map(|agent| agent.name).collect();
+            let automaton = match by_agents.get(&names) {
+                Some(automaton) => Arc::clone(automaton),
+                None => Arc::new(Automaton::new(Fingerprints::of(&agents).texts())?),
+            };
+            by_agents.insert(names, Arc::clone(&automaton));
+            by_product.insert(product.slug.clone(), automaton);
+        }
+        Ok(Sanitizers { by_product })
+    }
+
+    /// For one answer of a product. None: there is no such product.
+    pub fn of(&self, product: &str) -> Option<Sanitizer> {
+        let automaton = Arc::clone(self.by_product.get(product)?);
+        let findings = Findings::of(product);
+        Some(Sanitizer { automaton, findings: Arc::new(findings) })
+    }
+}
+
+/// Reads one answer. What it found is counted and logged when nobody has it any more, so also of an answer that
+/// broke off.
+#[derive(Clone)]
+pub struct Sanitizer {
+    automaton: Arc<Automaton>,
+    findings: Arc<Findings>,
+}
+
+impl Sanitizer {
+    /// Says who answers, as soon as it is known.
+    pub fn answered_by(&self, agent: &'static str) {
+        // Only the first one answers.
+        let _known = self.findings.agent.set(agent);
+    }
+
+    /// Checks an answer that is told at once.
+    pub fn check(&self, Unchecked(mut response): Unchecked) -> ChatResponse {
+        response.response = self.clean(&response.response, &self.findings.content);
+        self.check_actions(response)
+    }
+
+    /// Checks an answer that is told piece by piece: the sender takes the pieces.
+    pub fn pieces(&self, waiting: usize) -> (mpsc::Sender<String>, Pieces) {
+        let (sender, unchecked) = mpsc::channel(waiting);
+        let stream = Stream::new(Arc::clone(&self.automaton));
+        (sender, Pieces { sanitizer: self.clone(), unchecked, stream: Some(stream), told: String::new() })
+    }
+
+    fn check_actions(&self, mut response: ChatResponse) -> ChatResponse {
+        for PlanAction { data, .. } in &mut response.actions {
+            data.iter_mut().for_each(|data| self.check_fields(data));
+        }
+        response
+    }
+
+    fn check_fields(&self, data: &mut Struct) {
+        let fields = std::mem::take(&mut data.fields);
+        data.fields = fields
+            .into_iter()
+            .map(|(name, mut value)| {
+                self.check_value(&mut value);
+                (self.clean(&name, &self.findings.action), value)
+            })
+            .collect();
+    }
+
+    fn check_value(&self, value: &mut Value) {
+        match &mut value.kind {
+            Some(Kind::StringValue(text)) => *text = self.clean(text, &self.findings.action),
+            Some(Kind::StructValue(data)) => self.check_fields(data),
+            Some(Kind::ListValue(list)) => list.values.iter_mut().for_each(|value| self.check_value(value)),
+            Some(Kind::NullValue(_) | Kind::NumberValue(_) | Kind::BoolValue(_)) | None => {}
+        }
+    }
+
+    fn clean(&self, text: &str, found: &AtomicU64) -> String {
+        let mut stream = Stream::new(Arc::clone(&self.automaton));
+        let mut clean = stream.push(text);
+        clean.push_str(&stream.finish());
+        found.fetch_add(stream.removed(), Ordering::Relaxed);
+        clean
+    }
+}
+
+/// The text of an answer while it comes.
+pub struct Pieces {
+    sanitizer: Sanitizer,
+    unchecked: mpsc::Receiver<String>,
+    /// None after the last piece.
+    stream: Option<Stream>,
+    told: String,
+}
+
+impl Pieces {
+    /// The next piece that may be told; None after the last one. A wait that is given up loses nothing.
+    pub async fn next(&mut self) -> Option<String> {
+        loop {
+            let stream = self.stream.as_mut()?;
+            let piece = match self.unchecked.recv().await {
+                Some(piece) => stream.push(&piece),
+                None => {
+                    let rest = stream.finish();
+                    self.sanitizer.findings.content.fetch_add(stream.removed(), Ordering::Relaxed);
+                    self.stream = None;
+                    rest
+                }
+            };
+            if !piece.is_empty() {
+                self.told.push_str(&piece);
+                return Some(piece);
+            }
+        }
+    }
+
+    /// The whole answer, with the text that was told.
+    pub fn whole(&mut self, Unchecked(mut response): Unchecked) -> ChatResponse {
+        response.response = std::mem::take(&mut self.told);
+        self.sanitizer.check_actions(response)
+    }
+}
+
+impl Drop for Pieces {
+    fn drop(&mut self) {
+        // A reader who left has seen what was removed before.
+        if let Some(stream) = &self.stream {
+            self.sanitizer.findings.content.fetch_add(stream.removed(), Ordering::Relaxed);
+        }
+    }
+}
+
+/// How often something was removed from one answer.
+struct Findings {
+    product: String,
+    agent: OnceLock<&'static str>,
+    content: AtomicU64,
+    action: AtomicU64,
+}
+
+impl Findings {
+    fn of(product: &str) -> Findings {
+        let (agent, content, action) = (OnceLock::new(), AtomicU64::new(0), AtomicU64::new(0));
+        Findings { product: product.to_owned(), agent, content, action }
+    }
+}
+
+impl Drop for Findings {
+    fn drop(&mut self) {
+        let agent = self.agent.get().copied().unwrap_or_default();
+        let (content, action) = (*self.content.get_mut(), *self.action.get_mut());
+        for (field, matches) in [("content", content), ("action", action)] {
+            if matches > 0 {
+                let labels =
+                    [("product", self.product.clone()), ("agent", agent.to_owned()), ("field", field.to_owned())];
+                metrics::counter!("weft_sanitizer_matches_total", &labels).increment(matches);
+            }
+        }
+        if content + action > 0 {
+            tracing::warn!(
+                product = self.product,
+                agent,
+                content,
+                action,
+                "a model repeated what it was told; removed"
+            );
+        }
+    }
+}
