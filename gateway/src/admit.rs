@@ -186,9 +186,10 @@ impl Door {
                 of: "logins from one address",
             }),
             RateClass::Webhook => limits.push(Limit {
-                key: format!("edge/{product}/webhook"),
+                // By address too: a stranger who sends forgeries must not use up what the outside party needs.
+                key: format!("edge/{product}/webhook/{}", network(address)),
                 per_minute: self.rules.webhooks_per_minute,
-                of: "events of a product",
+                of: "events from one address",
             }),
             RateClass::Plan => {}
         }
@@ -252,7 +253,8 @@ impl Door {
             .flat_map(|list| list.split(','))
             .collect();
         let place = seen.len().checked_sub(self.rules.trusted_proxies);
-        place.and_then(|place| seen[place].trim().parse().ok()).unwrap_or(peer)
+        let seen = place.and_then(|place| seen[place].trim().parse::<IpAddr>().ok());
+        seen.map_or(peer, |address| address.to_canonical())
     }
 }
 

@@ -18,6 +18,10 @@ use crate::operator::Operator;
 /// Levels of JSON that the parser itself can take, with room for what wraps them.
 const MOST_JSON_DEPTH: u32 = 100;
 
+/// Identity lists an ended session for at least this long after its last token, in ms: a stream that lasted longer
+/// could miss it.
+const MOST_STREAM_MS: u64 = 600_000;
+
 /// What the edge reads from the environment; the key of a field is its name in upper case.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default)]
@@ -45,8 +49,8 @@ pub struct Config {
     /// calls without a user. Default 30.
     #[serde(deserialize_with = "positive")]
     pub weft_edge_logins_per_minute: u32,
-    /// `WEFT_EDGE_WEBHOOKS_PER_MINUTE`: events a minute that outside parties send, by product, instead of the limit by
-    /// address. Default 6000.
+    /// `WEFT_EDGE_WEBHOOKS_PER_MINUTE`: events a minute that an outside party sends, by product and address, instead
+    /// of the limit on calls without a user. Default 6000.
     #[serde(deserialize_with = "positive")]
     pub weft_edge_webhooks_per_minute: u32,
     /// `WEFT_EDGE_TRUSTED_PROXIES`: how many proxies stand in front of the edge, each adding the address it was
@@ -88,7 +92,8 @@ pub struct Config {
     /// over the replicas. Default 3600000.
     #[serde(deserialize_with = "positive")]
     pub weft_edge_connection_age_ms: u64,
-    /// `WEFT_EDGE_STREAM_LIMIT_MS`: longest stream, and longest deadline that a client may ask for. Default 600000.
+    /// `WEFT_EDGE_STREAM_LIMIT_MS`: longest stream, and longest deadline that a client may ask for. At most and by
+    /// default 600000: for that long a stream hears that its session is over.
     #[serde(deserialize_with = "positive")]
     pub weft_edge_stream_limit_ms: u64,
 }
@@ -138,7 +143,9 @@ impl Config {
         let mut errors = ConfigErrors::default();
         let redis = self.redis_url.as_ref().map_or(Ok(()), |url| Cache::check_url(url.expose_secret()));
         let redis = redis.map_err(|error| Error::Config { key: "REDIS_URL", problem: error.to_string() });
-        for outcome in [self.check_depth(), self.origins().map(drop), default_product, operator, redis] {
+        for outcome in
+            [self.check_depth(), self.check_stream_limit(), self.origins().map(drop), default_product, operator, redis]
+        {
             match outcome {
                 Ok(()) => {}
                 Err(Error::Config { key, problem }) => errors.push(key, &problem),
@@ -151,6 +158,14 @@ impl Config {
     /// [`Config::cors_origins`], understood.
     pub(crate) fn origins(&self) -> Result<Origins, Error> {
         Origins::parse(&self.cors_origins).map_err(|problem| Error::Config { key: "CORS_ORIGINS", problem })
+    }
+
+    /// Whether [`Config::weft_edge_stream_limit_ms`] can be used.
+    fn check_stream_limit(&self) -> Result<(), Error> {
+        if self.weft_edge_stream_limit_ms <= MOST_STREAM_MS {
+            return Ok(());
+        }
+        Err(Error::Config { key: "WEFT_EDGE_STREAM_LIMIT_MS", problem: format!("is at most {MOST_STREAM_MS}") })
     }
 
     /// Whether [`Config::weft_edge_max_json_depth`] can be used.

@@ -2,8 +2,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use http::Uri;
 use http::uri::PathAndQuery;
+use http::{StatusCode, Uri};
 use prost_reflect::{DescriptorPool, MethodDescriptor};
 
 use crate::http_rule::http_rules;
@@ -32,6 +32,8 @@ pub struct Method {
     pub client_streaming: bool,
     /// Whether responses stream.
     pub server_streaming: bool,
+    /// Of a successful JSON answer.
+    pub http_status: StatusCode,
     /// What is counted of it.
     pub meters: Meters,
 }
@@ -80,6 +82,7 @@ impl Methods {
             output: message(descriptor.output().full_name())?,
             client_streaming: descriptor.is_client_streaming(),
             server_streaming: descriptor.is_server_streaming(),
+            http_status: http_status(descriptor).ok_or_else(|| format!("{rpc}: its http_status is not 200 to 299"))?,
             meters: Meters::new(&rpc),
             path,
             rpc,
@@ -103,4 +106,15 @@ impl Methods {
     pub fn get(&self, path: &str) -> Option<&Arc<Method>> {
         self.by_path.get(path)
     }
+}
+
+/// What `weft.options.v1.http_status` says of an RPC; None if it is no success.
+fn http_status(descriptor: &MethodDescriptor) -> Option<StatusCode> {
+    let stated = descriptor.parent_pool().get_extension_by_name("weft.options.v1.http_status");
+    let options = descriptor.options();
+    let stated = stated.filter(|option| options.has_extension(option));
+    let Some(number) = stated.and_then(|option| options.get_extension(&option).as_u32()) else {
+        return Some(StatusCode::OK);
+    };
+    StatusCode::from_u16(u16::try_from(number).ok()?).ok().filter(StatusCode::is_success)
 }

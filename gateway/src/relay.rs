@@ -51,12 +51,7 @@ pub struct Relay {
 
 impl Relay {
     /// The rest of an answer.
-    pub fn new(
-        reply: Reply,
-        upstream: Arc<Upstream>,
-        term: &Term,
-        upload: Option<(JoinSet<()>, Refusal)>,
-    ) -> Self {
+    pub fn new(reply: Reply, upstream: Arc<Upstream>, term: &Term, upload: Option<(JoinSet<()>, Refusal)>) -> Self {
         let deadline = term.deadline;
         let (upload, refusal) = upload.unzip();
         Relay {

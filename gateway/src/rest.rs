@@ -216,6 +216,7 @@ fn whole(binding: &Binding, answer: Answer) -> Result<Response<EdgeBody>, Status
         Bytes::from(text)
     };
     let mut response = Response::new(EdgeBody::full(body));
+    *response.status_mut() = binding.method.http_status;
     *response.headers_mut() = headers;
     Ok(response)
 }

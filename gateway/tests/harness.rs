@@ -131,8 +131,17 @@ impl Edge {
         let listener = listen().await;
         let address = listener.local_addr().unwrap();
         let served = tokio::spawn(weft_gateway::serve(config, mesh, Arc::new(Products::builtin()), listener));
-        let edge =
-            Edge { address, seen, shutdown, served, signer, descriptors, _folder: folder, _fakes: [identity, billing], revoked };
+        let edge = Edge {
+            address,
+            seen,
+            shutdown,
+            served,
+            signer,
+            descriptors,
+            _folder: folder,
+            _fakes: [identity, billing],
+            revoked,
+        };
         eventually("the edge serving", Duration::from_secs(10), || async { edge.try_get("/health").await.is_some() })
             .await;
         edge
@@ -145,7 +154,8 @@ impl Edge {
 
     /// The session of `user` is over, or their account is suspended.
     pub fn revoke(&self, user: &str, suspended: bool) {
-        let revocation = Revocation { id: format!("session of {user}"), expires_at: i64::MAX, suspended };
+        let revocation =
+            Revocation { id: format!("session of {user}"), expires_at: i64::MAX, suspended, ..Revocation::default() };
         self.revoked.lock().unwrap().push(revocation);
     }
 

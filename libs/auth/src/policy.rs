@@ -32,7 +32,7 @@ pub enum RateClass {
     Plan,
     /// Signing in: few a minute from one address.
     Login,
-    /// Events of an outside party: many a minute for a product.
+    /// Events of an outside party: many a minute from one address.
     Webhook,
 }
 

@@ -38,13 +38,15 @@ pub enum Refusal {
 }
 
 /// One entry.
-#[derive(Clone, Copy)]
 struct Entry {
     expires_at_ms: i64,
     refusal: Refusal,
+    /// Of an account: tokens with greater ids are good. Empty for sessions and single tokens.
+    last_token_id: String,
 }
 
-/// The ids of ended sessions and withdrawn tokens that have not expired yet, shared by all clones.
+/// The ids of ended sessions, of withdrawn tokens and of accounts with such, that have not expired yet, shared by all
+/// clones.
 ///
 /// It holds no more than what ends within the life of one access token.
 #[derive(Clone, Default)]
@@ -63,7 +65,7 @@ impl Revocations {
         Revocations::default()
     }
 
-    /// Whether the session or token with this id has ended.
+    /// Whether the session or token with this id has ended, or tokens of the account with it were withdrawn.
     pub fn contains(&self, id: &str) -> bool {
         self.entries().contains_key(id)
     }
@@ -72,7 +74,9 @@ impl Revocations {
     /// account is.
     pub(crate) fn refusal(&self, claims: &Claims) -> Option<Refusal> {
         let entries = self.entries();
-        [&claims.sid, &claims.jti].into_iter().find_map(|id| entries.get(id)).map(|entry| entry.refusal)
+        let account = || entries.get(&claims.sub).filter(|entry| claims.jti <= entry.last_token_id);
+        let entry = entries.get(&claims.sid).or_else(account).or_else(|| entries.get(&claims.jti));
+        entry.map(|entry| entry.refusal)
     }
 
     /// Why whatever was begun with a token has to end: its session is over, or its account is suspended. A token that
@@ -91,9 +95,27 @@ impl Revocations {
     /// Refuses the session's tokens, or the one token, from now on. `expires_at_ms`: when the last of them
     /// expires by itself, in ms since 1970; it may be forgotten afterwards. The last refusal of an id counts.
     pub fn insert(&self, id: impl Into<String>, refusal: Refusal, expires_at_ms: i64) {
+        self.insert_account(id, String::new(), refusal, expires_at_ms);
+    }
+
+    /// Refuses the tokens of an account whose ids are not greater than `last_token_id`, as [`Revocations::insert`] refuses
+    /// those of a session. Ids are UUID v7, so tokens that were issued later are good.
+    pub fn insert_account(
+        &self,
+        account_id: impl Into<String>,
+        last_token_id: impl Into<String>,
+        refusal: Refusal,
+        expires_at_ms: i64,
+    ) {
+        let last_token_id = last_token_id.into();
         let mut entries = self.0.entries.write().unwrap_or_else(PoisonError::into_inner);
-        let entry = entries.entry(id.into()).or_insert(Entry { expires_at_ms, refusal });
-        *entry = Entry { expires_at_ms: expires_at_ms.max(entry.expires_at_ms), refusal };
+        let entry = entries.entry(account_id.into());
+        let entry = entry.or_insert(Entry { expires_at_ms, refusal, last_token_id: String::new() });
+        entry.expires_at_ms = expires_at_ms.max(entry.expires_at_ms);
+        entry.refusal = refusal;
+        if entry.last_token_id < last_token_id {
+            entry.last_token_id = last_token_id;
+        }
         drop(entries);
         self.0.news.notify_waiters();
     }
@@ -220,7 +242,7 @@ async fn catch_up(
         let count = answer.revocations.len();
         for ended in answer.revocations {
             let refusal = if ended.suspended { Refusal::Suspended } else { Refusal::Ended };
-            revocations.insert(ended.id, refusal, ended.expires_at);
+            revocations.insert_account(ended.id, ended.last_token_id, refusal, ended.expires_at);
         }
         let moved = *place != answer.next_page_token;
         *place = answer.next_page_token;
@@ -271,6 +293,25 @@ mod tests {
         revocations.insert("s", Refusal::Ended, 1_000);
         assert_eq!(revocations.refusal(&claims("s", "a")), Some(Refusal::Ended), "its session is over as well");
         assert_eq!(revocations.refusal(&claims("t", "b")), None);
+    }
+
+    #[test]
+    fn an_accounts_tokens_are_refused_up_to_the_last_one_that_was_withdrawn() {
+        let revocations = Revocations::new();
+        let of = |sub: &str, jti: &str| {
+            let claims = Claims { sub: sub.to_owned(), ..claims("s", jti) };
+            revocations.refusal(&claims)
+        };
+        revocations.insert_account("ana", "0190-5", Refusal::Suspended, 2_000);
+        assert_eq!([of("ana", "0190-4"), of("ana", "0190-5")], [Some(Refusal::Suspended); 2]);
+        assert_eq!([of("ana", "0190-6"), of("bob", "0190-4")], [None; 2]);
+        revocations.insert_account("ana", "0190-3", Refusal::Ended, 1_000);
+        assert_eq!(of("ana", "0190-5"), Some(Refusal::Ended), "restored: a bound never moves back");
+        revocations.prune(1_500);
+        assert_eq!(of("ana", "0190-5"), Some(Refusal::Ended));
+        revocations.insert("0190-4", Refusal::Ended, 2_000);
+        revocations.insert_account("ana", "0190-7", Refusal::Suspended, 2_000);
+        assert_eq!(of("ana", "0190-4"), Some(Refusal::Suspended), "one that was withdrawn alone before, too");
     }
 
     #[tokio::test]

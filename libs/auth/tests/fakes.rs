@@ -109,7 +109,7 @@ impl Identity {
     }
 
     fn lists_revocation(&self, id: impl Into<String>, expires_at: i64, suspended: bool) {
-        self.0.ended.lock().unwrap().push(Revocation { id: id.into(), expires_at, suspended });
+        self.0.ended.lock().unwrap().push(Revocation { id: id.into(), expires_at, suspended, ..Revocation::default() });
     }
 
     /// The tokens that were reported as used.

@@ -53,7 +53,8 @@ const PRODUCT_SEPARATOR: &str = "__";
 /// Every mistake, each with the name of its key.
 pub fn load_for<T: DeserializeOwned>(variables: &BTreeMap<String, String>, slug: &str) -> Result<T, ConfigErrors> {
     let suffix = format!("{PRODUCT_SEPARATOR}{}", key_of_slug(slug));
-    let own = keys_of::<T>().flat_map(|key| ["", "_FILE"].map(|file| (format!("{key}{suffix}{file}"), format!("{key}{file}"))));
+    let own = keys_of::<T>()
+        .flat_map(|key| ["", "_FILE"].map(|file| (format!("{key}{suffix}{file}"), format!("{key}{file}"))));
     let own = own.filter_map(|(name, key)| Some((key, variables.get(&name)?.clone())));
     load_from::<T>(own).map_err(|errors| {
         ConfigErrors(errors.0.into_iter().map(|(key, mistake)| (format!("{key}{suffix}"), mistake)).collect())

@@ -186,7 +186,7 @@ impl Fake {
 
     /// Ends the session of [`signed_in`].
     pub fn revoke(&self) {
-        let revocation = Revocation { id: SESSION.to_owned(), expires_at: i64::MAX, suspended: false };
+        let revocation = Revocation { id: SESSION.to_owned(), expires_at: i64::MAX, ..Revocation::default() };
         self.0.revocations.lock().unwrap().push(revocation);
     }
 

@@ -96,6 +96,13 @@ impl Persona {
         self.client.get(path, Some(self.access_token())).await
     }
 
+    /// GETs as this person, for the whole answer with its headers.
+    pub async fn ask(&self, path: &str) -> reqwest::Response {
+        let request = self.client.http.get(format!("{}{path}", self.client.edge)).bearer_auth(self.access_token());
+        let answer = request.header("x-weft-product", &self.client.product).send().await;
+        answer.unwrap_or_else(|error| panic!("no answer: {error}"))
+    }
+
     /// PUTs as this person.
     pub async fn put(&self, path: &str, body: &Value) -> (u16, Value) {
         self.client.put(path, Some(self.access_token()), body).await

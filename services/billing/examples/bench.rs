@@ -4,7 +4,13 @@
 //! answer: in the store (the ledger called in this process) and through gRPC (the release binary), on PostgreSQL with
 //! fsync and on SQLite, beside `pgbench -N` on the same server in the same round. `--rows N` first fills the ledger with
 //! N rows. Prints one JSON object a line.
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a measuring tool may fail loudly")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a measuring tool may fail loudly"
+)]
 use std::future::Future;
 use std::path::PathBuf;
 use std::process::Command;
@@ -285,8 +291,7 @@ async fn run(arguments: Arguments) {
 }
 
 fn main() {
-    let mut arguments =
-        Arguments { weft: PathBuf::from("target/release/weft"), seconds: 5, rounds: 3, rows: 0 };
+    let mut arguments = Arguments { weft: PathBuf::from("target/release/weft"), seconds: 5, rounds: 3, rows: 0 };
     let given: Vec<String> = std::env::args().skip(1).collect();
     for pair in given.chunks(2) {
         let [name, value] = pair else { panic!("every option has a value") };

@@ -80,6 +80,7 @@ CREATE TABLE refunded_charges (
     refunded_minor BIGINT NOT NULL,
     PRIMARY KEY (product, charge_id)
 );
+CREATE INDEX refunded_charges_of_account ON refunded_charges (product, user_id);
 
 -- Disputes: the bank takes the money, and may give it back once.
 CREATE TABLE disputes (
@@ -93,6 +94,7 @@ CREATE TABLE disputes (
     returned       BOOLEAN NOT NULL,
     PRIMARY KEY (product, id)
 );
+CREATE INDEX disputes_of_account ON disputes (product, user_id);
 
 -- Every event that was ours, with what became of it. Stripe's ids are unique among all products.
 CREATE TABLE stripe_events (
@@ -114,3 +116,27 @@ CREATE TABLE stripe_syncs (
     synced  BIGINT NOT NULL,  -- s
     PRIMARY KEY (product)
 );
+
+-- Who sat down before whom: with fewer seats than people, the first ones sit.
+ALTER TABLE accounts ADD COLUMN seat_order BIGINT NOT NULL DEFAULT 0;
+CREATE INDEX accounts_seated ON accounts (product, payer_id, seat_order, user_id);
+
+-- Refunds that an administrator asked for, written down before Stripe is asked.
+CREATE TABLE payment_refunds (
+    product      TEXT   NOT NULL,
+    id           TEXT   NOT NULL,
+    payment_id   TEXT   NOT NULL,
+    admin_id     TEXT   NOT NULL,
+    request_key  TEXT   NOT NULL,  -- the administrator's idempotency key
+    request      BYTEA  NOT NULL,  -- SHA-256 of the request it came with
+    amount_minor BIGINT NOT NULL,
+    status       TEXT   NOT NULL,
+    tries        BIGINT NOT NULL,
+    created_at   BIGINT NOT NULL,
+    PRIMARY KEY (product, id),
+    UNIQUE (product, admin_id, request_key),
+    FOREIGN KEY (product, payment_id) REFERENCES payments (product, id),
+    CHECK (status IN ('pending', 'done', 'failed')),
+    CHECK (amount_minor > 0)
+);
+CREATE INDEX payment_refunds_of_payment ON payment_refunds (product, payment_id);

@@ -92,10 +92,26 @@ impl Config {
                 );
             }
         }
+        for (slug, own) in &self.stripe_of {
+            if own.stripe_secret_key.is_some()
+                && own.stripe_webhook_secret.is_none()
+                && self.stripe.stripe_webhook_secret.is_some()
+            {
+                errors.push(
+                    &format!("STRIPE_WEBHOOK_SECRET__{slug}"),
+                    "is missing: an account of its own signs with a secret of its own, not with the common one",
+                );
+            }
+        }
         if let Err(key) = Payments::new(self, products) {
             errors.push(&key, "cannot be used: it must be one line of visible ASCII characters");
         }
         errors.or(())
+    }
+
+    /// What a product's events are signed with, if anything is set.
+    pub fn webhook_secret(&self, slug: &str) -> Option<SecretString> {
+        self.stripe_for(slug).stripe_webhook_secret
     }
 
     /// The account of Stripe's that a product is paid through, each setting its own or the common one.
@@ -151,6 +167,9 @@ mod tests {
         assert_eq!(config.stripe_for("async-coder").stripe_api_base.as_deref(), Some("http://127.0.0.1:1"));
         assert_eq!(config.stripe_for("adiuva").stripe_api_base, None);
         assert_eq!(secret(&load(&[]).unwrap(), "adiuva"), None);
+        let keys = [("STRIPE_WEBHOOK_SECRET", "whsec"), ("STRIPE_SECRET_KEY__ADIUVA", "sk_own")];
+        let told = load(&keys).unwrap().check(&Products::builtin()).unwrap_err().to_string();
+        assert!(told.contains("STRIPE_WEBHOOK_SECRET__ADIUVA: is missing"), "{told}");
     }
 
     #[test]

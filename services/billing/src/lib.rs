@@ -25,34 +25,34 @@ use weft_proto::billing::v1::account_service_server::AccountServiceServer;
 use weft_proto::billing::v1::analytics_service_server::AnalyticsServiceServer;
 use weft_proto::billing::v1::catalogue_service_server::CatalogueServiceServer;
 use weft_proto::billing::v1::entitlement_service_server::EntitlementServiceServer;
+use weft_proto::billing::v1::ledger_service_server::LedgerServiceServer;
 use weft_proto::billing::v1::revenue_service_server::RevenueServiceServer;
 use weft_proto::billing::v1::subscription_service_server::SubscriptionServiceServer;
-use weft_proto::billing::v1::ledger_service_server::LedgerServiceServer;
 use weft_proto::billing::v1::usage_service_server::UsageServiceServer;
-use weft_proto::billing::v1::webhook_service_server::WebhookServiceServer;
 use weft_proto::billing::v1::wallet_service_server::WalletServiceServer;
+use weft_proto::billing::v1::webhook_service_server::WebhookServiceServer;
 use weft_runtime::{Mesh, Server};
 
 pub use config::{Config, StripeConfig};
 pub use domain::idempotency::Key;
 pub use domain::ledger::Kind;
 pub use error::Error;
-pub use ledger::{Act, Ledger, Op};
 pub use ledger::verify::{Fault, Report};
+pub use ledger::{Act, Ledger, Op};
 
 use crate::activity::Activity;
 use crate::api::account::AccountApi;
 use crate::api::analytics::AnalyticsApi;
 use crate::api::catalogue::CatalogueApi;
 use crate::api::entitlement::EntitlementApi;
-use crate::api::revenue::RevenueApi;
-use crate::api::subscription::SubscriptionApi;
 use crate::api::ledger::LedgerApi;
 use crate::api::page::Pages;
+use crate::api::revenue::RevenueApi;
+use crate::api::subscription::SubscriptionApi;
 use crate::api::usage::UsageApi;
 use crate::api::wallet::WalletApi;
-use crate::housekeeping::Housekeeping;
 use crate::api::webhook::WebhookApi;
+use crate::housekeeping::Housekeeping;
 use crate::payments::apply::Books;
 use crate::payments::{Payments, sync};
 use crate::revenue::Revenue;
@@ -65,6 +65,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 4, name: "payments", sql: include_str!("../migrations/0004_payments.sql") },
     Migration { version: 5, name: "usage", sql: include_str!("../migrations/0005_usage.sql") },
     Migration { version: 6, name: "revenue", sql: include_str!("../migrations/0006_revenue.sql") },
+    Migration { version: 7, name: "keys of sales, old holds", sql: include_str!("../migrations/0007_late.sql") },
 ];
 
 /// Brings the database to this version.
@@ -115,7 +116,10 @@ pub async fn serve(config: Config, mesh: Mesh, products: Arc<Products>, listener
         .add(entitlements.max_decoding_message_size(max_bytes))
         .add(CatalogueServiceServer::new(catalogue).max_decoding_message_size(max_bytes))
         .add(AccountServiceServer::new(accounts).max_decoding_message_size(max_bytes))
-        .add(SubscriptionServiceServer::new(SubscriptionApi { books: books.clone() }).max_decoding_message_size(max_bytes))
+        .add(
+            SubscriptionServiceServer::new(SubscriptionApi { books: books.clone() })
+                .max_decoding_message_size(max_bytes),
+        )
         .add(WebhookServiceServer::new(WebhookApi { books }).max_decoding_message_size(max_bytes))
         .add(revenue.max_decoding_message_size(max_bytes))
         .add(wallets.max_decoding_message_size(max_bytes))

@@ -10,6 +10,7 @@ on_both_databases! {
     the_first_use_of_a_day_refreshes_once
     three_schedulers_refresh_a_used_wallet_once
     a_scheduler_that_was_down_for_three_days_refreshes_once
+    every_used_day_has_one_refresh_however_many_schedulers_lived_at_midnight
     without_a_scheduler_a_read_refreshes
     an_unused_day_leaves_no_entry
     a_raise_counts_at_once_and_a_lower_plan_from_midnight
@@ -80,6 +81,53 @@ async fn a_scheduler_that_was_down_for_three_days_refreshes_once(world: &World) 
     assert_eq!(refreshes(world, "ana").await, 2);
     node.verified(world).await;
     node.stop().await;
+}
+
+/// Everybody's refreshes by UTC day: (who, day, how many).
+async fn refreshes_by_day(world: &World) -> Vec<(String, i64, i64)> {
+    sql("SELECT user_id, created_at / 86400000, COUNT(*) FROM ledger_entries \
+         WHERE product = $1 AND kind = 'daily_refresh' GROUP BY 1, 2 ORDER BY 1, 2 LIMIT 1000")
+    .bind(COMPANION)
+    .all(&world.db)
+    .await
+    .unwrap()
+}
+
+async fn every_used_day_has_one_refresh_however_many_schedulers_lived_at_midnight(world: &World) {
+    const USERS: [&str; 4] = ["ana", "ben", "eva", "tom"];
+    let mut nodes = vec![world.node().await];
+    let mut used: Vec<i64> = Vec::new();
+    // How many live at the midnight before a day of use, and how many days after the one before that is.
+    for (round, (alive, later)) in [(1, 0), (0, 1), (1, 1), (3, 1), (0, 3), (3, 3)].into_iter().enumerate() {
+        while nodes.len() > alive {
+            nodes.pop().unwrap().stop().await;
+        }
+        while nodes.len() < alive {
+            nodes.push(world.node().await);
+        }
+        days(world, later);
+        if nodes.is_empty() {
+            nodes = vec![world.node().await, world.node().await];
+        }
+        // Used on every server while the schedulers find out that there is a new day.
+        let debits = USERS.iter().flat_map(|user| nodes.iter().map(move |node| (*user, node))).enumerate();
+        let debits = debits.map(|(at, (user, node))| async move {
+            node.debit(user, CREDIT, &format!("{round} {at}")).await.unwrap();
+        });
+        futures_util::future::join_all(debits).await;
+        used.push(world.clock.now_ms() / 86_400_000);
+        let wanted: Vec<_> =
+            USERS.iter().flat_map(|user| used.iter().map(move |day| ((*user).to_owned(), *day, 1))).collect();
+        assert_eq!(refreshes_by_day(world).await, wanted, "{alive} alive, {later} days later");
+        let left = (10 - i64::try_from(nodes.len()).unwrap()) * CREDIT;
+        for user in USERS {
+            assert_eq!(nodes[0].balance(world, user).await.total, left, "{user}, {alive} alive");
+        }
+    }
+    nodes[0].verified(world).await;
+    for node in nodes {
+        node.stop().await;
+    }
 }
 
 async fn without_a_scheduler_a_read_refreshes(world: &World) {

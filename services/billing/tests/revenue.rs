@@ -124,7 +124,9 @@ async fn a_free_item_is_a_sale_without_a_payment(world: &World) {
     assert_eq!(parts(&sale), (0, 0, 0, "paid"));
     assert_eq!(market.charge("plugin", 0).await, Ok(sale.clone()));
     assert_eq!(market.refund(&sale, 0, "key").await, Err(Reason::InvalidArgument));
-    assert_eq!(market.shop.stub.calls().len(), 0);
+    // Stripe's events may be compared meanwhile; nothing is made.
+    let asked: Vec<String> = market.shop.stub.counts().into_keys().filter(|of| of != "GET /v1/events").collect();
+    assert_eq!(asked, Vec::<String>::new());
     assert_eq!(market.earnings().await.periods, vec![period(MONTH, 0, 0, 1)]);
     market.close().await;
 }
@@ -175,6 +177,7 @@ async fn what_cannot_be_sold_is_refused(world: &World) {
         (Reason::InvalidArgument, ChargeRequest { amount_minor: -1, ..good.clone() }),
         (Reason::InvalidArgument, ChargeRequest { amount_minor: 1_000_000_001, ..good.clone() }),
         (Reason::InvalidArgument, ChargeRequest { currency: "usd".into(), ..good.clone() }),
+        (Reason::InvalidArgument, ChargeRequest { idempotency_key: String::new(), ..good.clone() }),
     ];
     for (expected, message) in wrong {
         let status = market.client().charge(asked(message.clone())).await.unwrap_err();

@@ -2,10 +2,11 @@
 use std::path::PathBuf;
 use std::thread::available_parallelism;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
-use weft_runtime::config::{positive, secret, url};
+use weft_runtime::Environment;
+use weft_runtime::config::{ConfigErrors, positive, secret, url};
 
 use crate::mail;
 
@@ -15,6 +16,9 @@ const MAX_HASH_THREADS: usize = 64;
 /// What identity reads from the environment, besides what every service reads. Every key also works as `*_FILE`.
 #[derive(Clone, Deserialize)]
 pub struct Config {
+    /// `ENV`: what every service reads; in production mail is held to more.
+    #[serde(default)]
+    pub env: Environment,
     /// `DATABASE_URL`: `sqlite:///absolute/path/identity.db` or `postgres://user:password@host:port/database`.
     pub database_url: String,
     /// `WEFT_IDENTITY_SECRET`: seals the signing keys and keys the hashes of refresh tokens; at least 32 random
@@ -56,6 +60,7 @@ impl Config {
     /// The defaults with what has none.
     pub fn new(database_url: impl Into<String>, secret: impl Into<SecretString>) -> Config {
         Config {
+            env: Environment::default(),
             database_url: database_url.into(),
             weft_identity_secret: secret.into(),
             weft_identity_hash_threads: cores(),
@@ -69,6 +74,27 @@ impl Config {
             weft_mail_from: mail_from(),
         }
     }
+
+    /// What one key alone does not show: in production no link and no mail goes out in the clear.
+    ///
+    /// # Errors
+    /// Every mistake, by key.
+    pub fn check(&self) -> Result<(), ConfigErrors> {
+        let mut errors = ConfigErrors::default();
+        if let Some(server) = self.smtp_url.as_ref().filter(|_| self.env == Environment::Prod) {
+            if !is_https(&self.weft_app_url) {
+                errors.push("WEFT_APP_URL", "must be an https URL when ENV=prod, because mails have links to it");
+            }
+            if !mail::has_tls(server.expose_secret()) {
+                errors.push("SMTP_URL", "must have TLS when ENV=prod: write smtps://… or add ?tls=required");
+            }
+        }
+        errors.or(())
+    }
+}
+
+fn is_https(url: &str) -> bool {
+    url.split_once("://").is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("https"))
 }
 
 fn cores() -> usize {
@@ -122,5 +148,31 @@ fn hash_threads<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
     match usize::deserialize(from)? {
         threads @ 1..=MAX_HASH_THREADS => Ok(threads),
         _ => Err(D::Error::custom(format!("must be from 1 to {MAX_HASH_THREADS}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn in_production_no_mail_and_no_link_goes_in_the_clear() {
+        let told = |env, app: &str, server: Option<&str>| {
+            let mut config = Config::new("sqlite:///x", "a secret of at least thirty-two bytes");
+            (config.env, config.weft_app_url) = (env, app.to_owned());
+            config.smtp_url = server.map(SecretString::from);
+            config.check().err().map(|errors| errors.to_string()).unwrap_or_default()
+        };
+        let (plain, safe) = ("smtp://ana:hunter2@mail.test:25", "https://app.test");
+        for open in [plain, "smtp://mail.test?tls=opportunistic", "smtp://mail.test?x=tls=required"] {
+            let text = told(Environment::Prod, "http://app.test", Some(open));
+            assert!(text.contains("WEFT_APP_URL: must") && text.contains("SMTP_URL: must"), "{text}");
+            assert!(!text.contains("hunter2"));
+        }
+        for server in ["smtps://mail.test", "smtp://ana:hunter2@mail.test:587?tls=required"] {
+            assert_eq!(told(Environment::Prod, safe, Some(server)), "");
+        }
+        assert_eq!(told(Environment::Prod, "http://app.test", None), "", "nothing is sent");
+        assert_eq!(told(Environment::Staging, "http://app.test", Some(plain)), "");
     }
 }

@@ -151,6 +151,7 @@ impl Error {
             | Error::Missing(_)
             | Error::InvalidPageToken
             | Error::InvalidField(_)
+            | Error::InvalidResetToken
             | Error::UnknownRole(_)
             | Error::UserRole
             | Error::TooManyTokenIds => Reason::InvalidArgument,
@@ -163,9 +164,7 @@ impl Error {
             Error::EmailTaken => Reason::EmailTaken,
             Error::InvalidCredentials | Error::WrongPassword => Reason::InvalidCredentials,
             Error::Busy | Error::TooManyFailures(_) => Reason::RateLimited,
-            Error::InvalidAccessToken | Error::InvalidRefreshToken | Error::InvalidResetToken => {
-                Reason::Unauthenticated
-            }
+            Error::InvalidAccessToken | Error::InvalidRefreshToken => Reason::Unauthenticated,
             Error::RefreshReused => Reason::RefreshReused,
             Error::Raced | Error::SuccessorGone | Error::PasswordChanged => Reason::Aborted,
             _ => Reason::Internal,

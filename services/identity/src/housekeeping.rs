@@ -9,7 +9,6 @@ use weft_runtime::Shutdown;
 use crate::api::Identity;
 use crate::api::sign_in::FAILURES_WITHIN_MS;
 use crate::domain::session::GRACE_MS;
-use crate::reset_mail::WITHIN_MS;
 use crate::store::PRUNE_ROWS;
 use crate::store::audit::audit_prune;
 use crate::store::failure::failure_prune;
@@ -45,7 +44,7 @@ async fn tidy(db: &Db, now_ms: i64, audit_days: u32, shutdown: &Shutdown) -> Res
     to_the_end(shutdown, || revocation_prune(db, now_ms)).await?;
     to_the_end(shutdown, || failure_prune(db, now_ms - FAILURES_WITHIN_MS)).await?;
     to_the_end(shutdown, || token_prune(db, now_ms)).await?;
-    to_the_end(shutdown, || reset_prune(db, now_ms - WITHIN_MS)).await?;
+    to_the_end(shutdown, || reset_prune(db, now_ms)).await?;
     to_the_end(shutdown, || session_prune(db, now_ms)).await?;
     to_the_end(shutdown, || audit_prune(db, now_ms - i64::from(audit_days) * DAY_MS)).await
 }

@@ -33,7 +33,7 @@ use weft_runtime::{Environment, Mesh, Server};
 
 pub use config::Config;
 pub use error::Error;
-pub use operator::{RoleOrder, change_role};
+pub use operator::{RoleChanged, RoleOrder, change_role};
 
 use crate::api::Identity;
 use crate::api::admin::AdminApi;
@@ -53,6 +53,11 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 2, name: "the life of an account", sql: include_str!("../migrations/0002_account_life.sql") },
     jobs::migration(3),
     Migration { version: 4, name: "password resets", sql: include_str!("../migrations/0004_password_resets.sql") },
+    Migration {
+        version: 5,
+        name: "withdrawn accounts",
+        sql: include_str!("../migrations/0005_withdrawn_accounts.sql"),
+    },
 ];
 
 /// Brings the database to this version.

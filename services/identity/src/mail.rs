@@ -68,6 +68,12 @@ pub fn server(url: &SecretString) -> Result<AsyncSmtpTransport<Tokio1Executor>, 
     Ok(builder.timeout(Some(SEND_TIMEOUT)).build())
 }
 
+/// Whether a mail server that [`server`] takes is talked to with TLS or not at all.
+pub fn has_tls(url: &str) -> bool {
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    url.starts_with("smtps:") || query.split('&').any(|pair| pair == "tls=required")
+}
+
 impl Mailer {
     /// To `server`, or as files into `folder`, which is made with the first.
     pub fn new(from: Mailbox, server: Option<AsyncSmtpTransport<Tokio1Executor>>, folder: PathBuf) -> Mailer {

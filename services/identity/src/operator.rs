@@ -10,7 +10,7 @@ use crate::domain::account::Email;
 use crate::domain::administration::{RoleChange, UserChange};
 use crate::domain::role::Role;
 use crate::error::Error;
-use crate::store::account::account_by_email;
+use crate::store::account::{AccountRow, account_by_email, account_lock};
 
 /// Who did it, in the audit events.
 const OPERATOR: &str = "operator";
@@ -30,12 +30,25 @@ pub struct RoleOrder<'a> {
     pub given: bool,
 }
 
-/// Gives or takes a role; false if there was nothing to change. It counts everywhere within a second: tokens with the
+/// Whose role it was and what came of it, for the operator to see that it was the right one's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoleChanged {
+    /// Whether anything is different now.
+    pub changed: bool,
+    /// Account id.
+    pub account_id: String,
+    /// When the account was created, in ms since 1970.
+    pub created_at: i64,
+    /// When somebody last signed in, in ms since 1970; none: not since this is written down.
+    pub signed_in_at: Option<i64>,
+}
+
+/// Gives or takes a role. It counts everywhere within a second: tokens with the
 /// old roles are refused, and refreshing gives new ones.
 ///
 /// Errors: a database that cannot be used or is not at this version; an address that nobody has; a role that there is
 /// not. Each is one sentence that says what to do.
-pub async fn change_role(database_url: &str, clock: &Clock, order: RoleOrder<'_>) -> Result<bool, Error> {
+pub async fn change_role(database_url: &str, clock: &Clock, order: RoleOrder<'_>) -> Result<RoleChanged, Error> {
     let role = Role::parse(order.role)?.ok_or(Error::UserRole)?;
     let email = Email::parse(order.email)?;
     let db = connect_to(database_url, CONNECTIONS).await?;
@@ -49,10 +62,13 @@ pub async fn change_role(database_url: &str, clock: &Clock, order: RoleOrder<'_>
                 email: order.email.to_owned(),
                 product: order.product.to_owned(),
             })?;
-            let actor = Actor { id: OPERATOR, request_id: &request_id, now_ms: clock.now_ms() };
-            change_account(&tx, order.product, &found.id, &change, &actor).await
+            let actor = Actor { id: OPERATOR, session_id: None, request_id: &request_id, now_ms: clock.now_ms() };
+            let row = account_lock(&tx, order.product, &found.id).await?.ok_or(Error::NoAccount)?;
+            let changed = change_account(&tx, order.product, &row.id, &change, &actor).await?.changed;
+            let AccountRow { id: account_id, created_at, signed_in_at, .. } = row;
+            Ok::<_, Error>(RoleChanged { changed, account_id, created_at, signed_in_at })
         })
         .await;
     db.close().await;
-    Ok(changed?.changed)
+    changed
 }

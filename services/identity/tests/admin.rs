@@ -1,6 +1,10 @@
 //! Administrators and the accounts of their product.
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures_util::future::join_all;
+use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use weft_core::{Reason, new_id};
 use weft_proto::identity::v1::{GetUserRequest, ListUsersRequest, ListUsersResponse, UpdateUserRequest, User};
@@ -17,6 +21,8 @@ on_both_databases! {
     only_who_knows_the_password_learns_of_a_suspension
     an_admin_gives_and_takes_roles_but_not_their_own
     what_was_changed_and_by_whom_is_written_down
+    who_is_no_admin_any_more_changes_nothing_with_an_old_token
+    what_an_admin_says_of_themselves_undoes_nothing_that_another_does_at_once
 }
 
 async fn list(node: &Node, tokens: &Session, request: ListUsersRequest) -> Result<ListUsersResponse, Reason> {
@@ -247,6 +253,8 @@ async fn what_was_changed_and_by_whom_is_written_down(world: &World) {
     for _ in 0..2 {
         change(&node, &admin, wish.clone()).await.unwrap();
     }
+    let other_reason = UpdateUserRequest { suspend_reason: "sold spam".to_owned(), ..suspend(&id(&ana), true) };
+    change(&node, &admin, other_reason).await.unwrap();
     change(&node, &admin, suspend(&id(&ana), false)).await.unwrap();
     type Text = Option<String>;
     let events: Vec<(String, Text, Text, Text)> = world
@@ -255,6 +263,58 @@ async fn what_was_changed_and_by_whom_is_written_down(world: &World) {
     let (ana, admin) = (Some(id(&ana)), Some(id(&admin)));
     let by_admin =
         |kind: &str, detail: Option<&str>| (kind.to_owned(), ana.clone(), admin.clone(), detail.map(str::to_owned));
-    let expected = [by_admin("role_granted", Some("support")), by_admin("suspended", None), by_admin("restored", None)];
+    let digest = |reason: &str| format!("sha256:{}", URL_SAFE_NO_PAD.encode(Sha256::digest(reason)));
+    let expected = [
+        by_admin("role_granted", Some("support")),
+        by_admin("suspended", Some(&digest("sent spam"))),
+        by_admin("suspend_reason_changed", Some(&digest("sold spam"))),
+        by_admin("restored", None),
+    ];
     assert_eq!(events[1..], expected, "the first is the operator's");
+}
+
+async fn who_is_no_admin_any_more_changes_nothing_with_an_old_token(world: &World) {
+    let (here, there) = (world.node().await, world.node().await);
+    let root = world.admin(&here, "root@example.com").await;
+    let eve = here.register("eve@example.com").await;
+    let friend = id(&here.register("friend@example.com").await);
+    let admin = |user_id: &str, is_admin| UpdateUserRequest {
+        user_id: user_id.to_owned(),
+        is_admin: Some(is_admin),
+        ..Default::default()
+    };
+    for round in 0..4 {
+        change(&here, &root, admin(&id(&eve), true)).await.unwrap();
+        let old = here.login("eve@example.com").await.unwrap();
+        // Another server, which hears of it within a second, is asked within the same instant.
+        assert!(list(&there, &old, ListUsersRequest::default()).await.is_ok());
+        match round % 2 {
+            0 => change(&here, &root, admin(&id(&eve), false)).await.map(drop).unwrap(),
+            _ => assert_eq!(here.logout(&old).await, Ok(true)),
+        }
+        let tries = [admin(&id(&eve), true), admin(&friend, true), suspend(&id(&root), true)];
+        for outcome in join_all(tries.map(|wish| change(&there, &old, wish))).await {
+            assert_eq!(outcome, Err(Reason::Unauthenticated));
+        }
+        let seen = [get(&here, &root, &id(&eve)).await.unwrap(), get(&here, &root, &friend).await.unwrap()];
+        assert_eq!(seen.map(|user| user.is_admin), [round % 2 == 1, false]);
+    }
+}
+
+async fn what_an_admin_says_of_themselves_undoes_nothing_that_another_does_at_once(world: &World) {
+    let (here, there) = (world.node().await, world.node().await);
+    let root = world.admin(&here, "root@example.com").await;
+    let eve = id(&here.register("eve@example.com").await);
+    for _ in 0..4 {
+        let restored = UpdateUserRequest { is_admin: Some(true), ..suspend(&eve, false) };
+        change(&here, &root, restored).await.unwrap();
+        let old = here.login("eve@example.com").await.unwrap();
+        let own = UpdateUserRequest { roles: vec!["admin".to_owned()], ..suspend(&eve, false) };
+        let fallen = UpdateUserRequest { is_admin: Some(false), ..suspend(&eve, true) };
+        let (fallen, _) =
+            tokio::join!(change(&here, &root, fallen), join_all((0..10).map(|_| change(&there, &old, own.clone()))));
+        fallen.unwrap();
+        let user = get(&here, &root, &eve).await.unwrap();
+        assert_eq!((user.status.as_str(), user.is_admin), ("suspended", false));
+    }
 }

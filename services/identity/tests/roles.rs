@@ -25,10 +25,12 @@ async fn everybody_is_a_user_and_an_operator_makes_the_first_admin(world: &World
     let change = async |given| {
         change_role(&world.config.database_url, &world.clock, order("ana@Example.com", "admin", given)).await.unwrap()
     };
-    assert!(change(true).await);
-    assert!(!change(true).await, "again: no change");
+    let now_ms = world.clock.now_ms();
+    let first = change(true).await;
+    assert_eq!((first.changed, first.created_at, first.signed_in_at), (true, now_ms, Some(now_ms)));
+    assert!(!change(true).await.changed, "again: no change");
     assert_eq!(claim(&node.login("ana@example.com").await.unwrap(), "roles"), json!(["user", "admin"]));
-    assert!(change(false).await);
+    assert!(change(false).await.changed);
     assert_eq!(claim(&node.login("ana@example.com").await.unwrap(), "roles"), json!(["user"]));
     let events: Vec<(String, Option<String>, Option<String>)> =
         world.column("SELECT kind, actor_id, detail FROM audit_events WHERE kind LIKE 'role_%' ORDER BY id").await;
@@ -50,6 +52,8 @@ async fn a_change_of_roles_withdraws_tokens_and_not_sessions(world: &World) {
     })
     .await;
     assert!(known(&bob).await, "somebody else");
+    let entries: Vec<String> = world.column("SELECT ended_id FROM revocations").await;
+    assert_eq!(entries, [claim(&ana, "sub").as_str().unwrap()], "one entry, however many tokens");
     for old in [&ana, &second] {
         let next = node.refresh(old).await.unwrap();
         assert_eq!(claim(&next, "roles"), json!(["user", "reviewer"]));
@@ -68,7 +72,7 @@ async fn no_token_with_the_old_roles_survives_a_change_that_raced_a_refresh_or_a
         let change = change_role(&world.config.database_url, &world.clock, order("ana@example.com", "admin", given));
         let login = node.login("ana@example.com");
         let (changed, refreshed, logged_in) = tokio::join!(change, node.refresh(&session), login);
-        assert!(changed.unwrap());
+        assert!(changed.unwrap().changed);
         let roles = if given { json!(["user", "admin"]) } else { json!(["user"]) };
         for tokens in [refreshed.unwrap(), logged_in.unwrap()] {
             if claim(&tokens, "roles") != roles {

@@ -80,4 +80,7 @@ async fn many_guesses_at_once_are_no_way_around_the_limit(world: &World) {
     });
     let outcomes = join_all(guesses).await;
     assert!(outcomes[20..].contains(&Err(Reason::RateLimited)), "every right guess was told so");
+    let wrong = outcomes[..20].iter().filter(|outcome| **outcome == Err(Reason::InvalidCredentials)).count();
+    assert!(wrong <= MOST as usize, "{wrong} guesses were told that they are wrong");
+    assert!(outcomes[..20].iter().all(Result::is_err));
 }

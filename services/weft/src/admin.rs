@@ -30,11 +30,11 @@ pub async fn admin(environment: &Environment, command: &AdminCommand) -> Result<
     }
     let url = database_url(environment, data_dir, "identity")?;
     let order = RoleOrder { product, email, role, given };
-    let changed = weft_identity::change_role(&url, &Clock::System, order).await.map_err(|error| match error {
+    let done = weft_identity::change_role(&url, &Clock::System, order).await.map_err(|error| match error {
         weft_identity::Error::Database(_) => Failure::unavailable(error),
         _ => Failure::config(error),
     })?;
-    let text = match (changed, given) {
+    let text = match (done.changed, given) {
         (true, true) => format!("{email} has the role {role} in {product}; it counts everywhere within a second\n"),
         (true, false) => {
             format!("{email} has lost the role {role} in {product}; it counts everywhere within a second\n")
@@ -42,6 +42,12 @@ pub async fn admin(environment: &Environment, command: &AdminCommand) -> Result<
         (false, true) => format!("{email} has the role {role} in {product} already\n"),
         (false, false) => format!("{email} does not have the role {role} in {product}\n"),
     };
+    let since = match done.signed_in_at {
+        Some(at) => format!("last sign-in {at}"),
+        None => "no sign-in known".to_owned(),
+    };
+    // As the API tells them, to be compared with it.
+    let text = format!("{text}account {}, created {}, {since} (ms since 1970)\n", done.account_id, done.created_at);
     // It is done, whether or not somebody reads of it.
     let _closed = std::io::stdout().write_all(text.as_bytes());
     Ok(())

@@ -45,6 +45,12 @@ pub enum Command {
         #[command(subcommand)]
         command: LedgerCommand,
     },
+    /// Try things out without the outside parties
+    Dev {
+        /// What to try
+        #[command(subcommand)]
+        command: DevCommand,
+    },
     /// Ask a running edge how every part is; exit status 0 if all is well
     Health {
         /// The edge
@@ -61,6 +67,46 @@ pub enum ConfigCommand {
         /// For which services; all if none is named
         services: Vec<Service>,
     },
+}
+
+/// `weft dev …`.
+#[derive(Debug, Subcommand)]
+pub enum DevCommand {
+    /// Sign an event as an outside party would, and send it to a running edge
+    Webhook {
+        /// Whose
+        #[command(subcommand)]
+        command: WebhookCommand,
+    },
+}
+
+/// `weft dev webhook …`.
+#[derive(Debug, Subcommand)]
+pub enum WebhookCommand {
+    /// Of Stripe, signed with STRIPE_WEBHOOK_SECRET
+    Stripe(EventArguments),
+}
+
+/// Which event.
+#[derive(Debug, Args)]
+pub struct EventArguments {
+    /// `checkout.session.completed`, `invoice.paid`, `customer.subscription.deleted` …
+    pub kind: String,
+    /// Account id, as `GET /api/v1/auth/me` tells it
+    #[arg(long)]
+    pub user: String,
+    /// Slug of the product
+    #[arg(long, default_value = "adiuva")]
+    pub product: String,
+    /// Id of a credit package or of a price: `credits_500`, `pro_monthly`
+    #[arg(long)]
+    pub item: String,
+    /// Version of the plan that the price is of
+    #[arg(long, default_value_t = 1)]
+    pub version: i64,
+    /// The edge
+    #[arg(long, default_value = "http://127.0.0.1:8080")]
+    pub url: String,
 }
 
 /// `weft ledger …`.

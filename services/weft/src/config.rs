@@ -84,7 +84,9 @@ pub fn check(environment: &Environment, services: &[Service]) -> Result<(), Fail
 /// A misspelt setting would silently be its default.
 fn unknown_keys(environment: &Environment) -> Result<(), String> {
     let known = keys();
-    let settings = environment.keys().filter(|key| key.starts_with("WEFT_") && !matches!(key.as_str(), "WEFT_TEST_PYTHON" | "WEFT_TEST_CLIENTS"));
+    let settings = environment
+        .keys()
+        .filter(|key| key.starts_with("WEFT_") && !matches!(key.as_str(), "WEFT_TEST_PYTHON" | "WEFT_TEST_CLIENTS"));
     let unknown = settings.filter(|key| !known.iter().any(|name| name == key.strip_suffix("_FILE").unwrap_or(key)));
     let lines: Vec<String> =
         unknown.map(|key| format!("{key}: no such setting; .env.example names them all")).collect();
@@ -105,7 +107,7 @@ fn keys() -> Vec<String> {
 
 fn check_one(environment: &Environment, service: Service, products: &Products) -> Result<(), ConfigErrors> {
     match service {
-        Service::Identity => part::<weft_identity::Config>(environment).map(drop),
+        Service::Identity => part::<weft_identity::Config>(environment)?.check(),
         Service::Billing => weft_billing::Config::load(environment)?.check(products),
         Service::Orchestrator => part::<weft_orchestrator::Config>(environment)?.check(),
         Service::Gateway => part::<weft_gateway::Config>(environment)?.check(products),
@@ -150,7 +152,12 @@ mod tests {
         );
         let told = |services: &[Service]| format!("{:?}", check(&environment, services).unwrap_err());
         let all = told(&[]);
-        for expected in ["OPENAI_API_KEY: holds", "WEFT_EDGE_MAX_STREAMS: must", "WEFT_IDENTITY_HASH_THREADS: must", "STRIPE_API_BASE__ADIUVA: is not"] {
+        for expected in [
+            "OPENAI_API_KEY: holds",
+            "WEFT_EDGE_MAX_STREAMS: must",
+            "WEFT_IDENTITY_HASH_THREADS: must",
+            "STRIPE_API_BASE__ADIUVA: is not",
+        ] {
             assert!(all.contains(expected), "{expected} is not in {all}");
         }
         let mut environment = environment.clone();

@@ -3,6 +3,7 @@ mod admin;
 mod cli;
 mod config;
 mod demo;
+mod dev;
 mod exit;
 mod health;
 mod ledger;
@@ -16,7 +17,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::cli::{Cli, Command, ConfigCommand, LedgerCommand};
+use crate::cli::{Cli, Command, ConfigCommand, DevCommand, LedgerCommand, WebhookCommand};
 use crate::exit::Failure;
 
 fn main() -> ExitCode {
@@ -38,6 +39,9 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Admin { command } => serve::block_on(&environment, admin::admin(&environment, &command)),
         Command::Ledger { command: LedgerCommand::Verify(arguments) } => {
             serve::block_on(&environment, ledger::verify(&environment, &arguments))
+        }
+        Command::Dev { command: DevCommand::Webhook { command: WebhookCommand::Stripe(arguments) } } => {
+            serve::block_on(&environment, dev::stripe(&environment, &arguments))
         }
         Command::Health { url } => serve::block_on(&environment, health::health(&url)),
     }

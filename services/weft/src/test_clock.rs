@@ -1,7 +1,8 @@
 //! The clock of a process under test: with `ENV=test` and `WEFT_TEST_LISTEN` a port of its own can move it.
 //!
 //! `GET /clock` tells the time, `PUT /clock {"now_ms"}` sets it, `POST /clock/advance {"ms"}` moves it on; each
-//! answers `{"now_ms"}`. It belongs on loopback: whoever reaches it decides which tokens have expired.
+//! answers `{"now_ms"}`. Only on loopback: whoever reaches it decides which tokens have expired.
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -36,6 +37,10 @@ pub async fn clock(binary: &BinaryConfig, stage: Stage) -> Result<Clock, Failure
     let Some(address) = &binary.weft_test_listen else { return Ok(Clock::System) };
     if stage != Stage::Test {
         return Err(Failure::config("WEFT_TEST_LISTEN: is for ENV=test only, it lets others move the clock"));
+    }
+    let loopback = address.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback());
+    if !loopback {
+        return Err(Failure::config("WEFT_TEST_LISTEN: must be an address on loopback, such as 127.0.0.1:9100"));
     }
     let listener = bind(address, "WEFT_TEST_LISTEN").await?;
     let clock = Clock::shifted();

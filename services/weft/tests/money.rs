@@ -92,13 +92,10 @@ async fn the_request_after_the_last_of_the_minute_is_told_when_to_come_back() {
     let stripe = StripeStub::start().await;
     let mesh = Mesh::start(selling(&stripe, &[]).await).await;
     let ana = Persona::register(mesh.edge(), "adiuva", "ana@example.com").await;
-    let token = ana.access_token().to_owned();
-    let url = format!("{}/api/v1/auth/me", mesh.edge());
-    let http = reqwest::Client::new();
     let (mut admitted, mut refused) = (0, None);
     // Free: 20 at once, and one more every three seconds.
     for _ in 0..30 {
-        let answer = http.get(&url).bearer_auth(&token).send().await.unwrap();
+        let answer = ana.ask("/api/v1/auth/me").await;
         match answer.status().as_u16() {
             200 => {
                 assert_eq!(answer.headers()["ratelimit-limit"], "20");
@@ -152,8 +149,7 @@ async fn catalogue_edits(mut mesh: Mesh, stripe: &StripeStub, products: &std::pa
     let (status, plan) = client.put("/api/admin/plans/free", Some(&admin), &edit).await;
     assert_eq!((status, &plan["limits"]["batch_active"]), (200, &json!(7)), "{plan}");
     let rate = async || {
-        let answer = reqwest::Client::new().get(format!("{}/api/v1/auth/me", mesh.edge()));
-        let answer = answer.bearer_auth(ana.access_token()).send().await.unwrap();
+        let answer = ana.ask("/api/v1/auth/me").await;
         answer.headers()["ratelimit-limit"].to_str().unwrap().to_owned()
     };
     eventually("the edited rate at the edge", Duration::from_secs(1), || async { rate().await == "21" }).await;
@@ -214,4 +210,30 @@ async fn edits_of_the_catalogue_hold_on_postgresql() {
     let folder = [("WEFT_PRODUCTS_DIR", products.path().display().to_string())];
     let mesh = deployed(selling(&stripe, &folder).await).await;
     catalogue_edits(mesh, &stripe, products.path()).await;
+}
+
+/// With nothing but a secret, a developer plays Stripe: `weft dev webhook stripe`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purchase_is_tried_out_without_stripe() {
+    let mut options = Options::new(WEFT);
+    options.environment.push(("STRIPE_WEBHOOK_SECRET".to_owned(), "whsec_try".to_owned()));
+    let mesh = Mesh::start(options).await;
+    let ana = Persona::register(mesh.edge(), "async-coder", "ana@example.com").await;
+    let (_, me) = ana.get("/api/v1/auth/me").await;
+    let send = async |kind: &str, item: &str| {
+        let user = me["id"].as_str().unwrap();
+        let about = ["--product", "async-coder", "--user", user, "--item", item, "--url", mesh.edge()];
+        let answer = mesh.billing.run(&[&["dev", "webhook", "stripe", kind], about.as_slice()].concat()).await;
+        let answer: Value = serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{error}: {answer}"));
+        assert_eq!(answer["ok"], true, "{kind}: {answer}");
+        answer["outcome"] == "applied"
+    };
+    // Billing notes an account soon after its first call, and an event about nobody it knows has no effect.
+    eventually("the purchase", Duration::from_secs(5), || send("checkout.session.completed", "credits_500")).await;
+    assert_eq!(ana.get("/api/v1/wallet/balance").await.1["purchased"], 500);
+    assert!(send("customer.subscription.created", "pro_monthly").await);
+    eventually("the plan pro", Duration::from_secs(1), || async { tier(&ana).await == "pro" }).await;
+    assert_eq!(ana.get("/api/v1/wallet/balance").await.1["daily"], 200);
+    assert!(send("charge.refunded", "credits_500").await);
+    assert_eq!(ana.get("/api/v1/wallet/balance").await.1["purchased"], 0);
 }

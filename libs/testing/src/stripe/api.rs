@@ -99,7 +99,8 @@ fn read(state: &State, request: &Request, segments: &[&str]) -> Result<Value, Re
 fn saved_methods(state: &State, customer: &str, url: &str) -> Result<Value, Refusal> {
     state.find("customer", customer)?;
     let of_customer = state.all("sub").filter(|subscription| subscription["customer"] == customer);
-    let saved = of_customer.map(|subscription| &subscription["default_payment_method"]).find(|method| !method.is_null());
+    let saved =
+        of_customer.map(|subscription| &subscription["default_payment_method"]).find(|method| !method.is_null());
     let saved: Vec<Value> = saved
         .map(|id| {
             json!({

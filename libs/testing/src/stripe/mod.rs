@@ -113,6 +113,11 @@ impl StripeStub {
         lock(&self.courier.shared.orders).clear();
     }
 
+    /// Forgets what was answered under which idempotency key, as Stripe does after a day.
+    pub fn forget_keys(&self) {
+        lock(&self.courier.shared.kept).clear();
+    }
+
     /// The requests so far, oldest first, refused ones too.
     pub fn calls(&self) -> Vec<Call> {
         lock(&self.courier.shared.calls).clone()

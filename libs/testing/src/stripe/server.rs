@@ -63,7 +63,7 @@ pub(super) struct Orders {
 }
 
 /// The first answer to an idempotency key.
-struct Kept {
+pub(super) struct Kept {
     asked: String,
     status: u16,
     body: Value,
@@ -77,7 +77,7 @@ pub(super) struct Shared {
     pub orders: Mutex<Orders>,
     pub outbox: Outbox,
     pub deliveries: Mutex<Vec<Delivery>>,
-    kept: Mutex<HashMap<String, Kept>>,
+    pub(super) kept: Mutex<HashMap<String, Kept>>,
 }
 
 impl Shared {

@@ -104,7 +104,7 @@ fn item(state: &mut State, subscription: &str, line: &Line, (start, end): (i64, 
 }
 
 /// `POST /v1/subscriptions/{id}`: items, metadata, `cancel_at_period_end`. Prorations are only invoiced with
-/// `proration_behavior=always_invoice`.
+/// `proration_behavior=always_invoice`; with `payment_behavior=error_if_incomplete` a declined card changes nothing.
 pub(super) fn subscription_update(state: &mut State, id: &str, params: &Params) -> Result<Value, Refusal> {
     let old = living(state, id)?;
     let mut new = old.clone();
@@ -121,13 +121,24 @@ pub(super) fn subscription_update(state: &mut State, id: &str, params: &Params) 
         new["cancel_at_period_end"] = ends.into();
     }
     let more = prorated(state, &old, &new);
+    let pays_now = more > 0 && params.text("proration_behavior") == Some("always_invoice");
+    if pays_now && params.text("payment_behavior") == Some("error_if_incomplete") && is_declined(state, &old) {
+        let declined = Refusal::state(Some("card_declined"), "Your card was declined.");
+        return Err(Refusal { status: 402, kind: "card_error", ..declined });
+    }
     state.keep(new.clone());
-    if more > 0 && params.text("proration_behavior") == Some("always_invoice") {
+    if pays_now {
         let invoice = invoice_create(state, id, "subscription_update", Some(more));
         invoice_pay(state, &invoice);
     }
     changed(state, &old);
     state.find("subscription", id).cloned()
+}
+
+/// Whether the customer has saved a card for invoices that is declined.
+fn is_declined(state: &State, subscription: &Value) -> bool {
+    let customer = subscription["customer"].as_str().and_then(|id| state.get(id));
+    customer.is_some_and(|of| of["invoice_settings"]["default_payment_method"] == "pm_card_chargeDeclined")
 }
 
 fn change_item(state: &mut State, subscription: &mut Value, change: &Params) -> Result<(), Refusal> {

@@ -50,15 +50,18 @@ impl RevenueService for RevenueApi {
     }
 
     async fn charge(&self, request: Request<ChargeRequest>) -> Result<Response<Sale>, Status> {
-        let ChargeRequest { product, buyer_id, developer_id, item_id, amount_minor, currency: code } =
-            request.into_inner();
+        let (metadata, _, mut message) = request.into_parts();
+        let field = std::mem::take(&mut message.idempotency_key);
+        let keyless = message.encode_to_vec();
+        let ChargeRequest { product, buyer_id, developer_id, item_id, amount_minor, currency: code, .. } = message;
         self.product(&product)?;
         id("buyer_id", &buyer_id)?;
         id("developer_id", &developer_id)?;
         id("item_id", &item_id)?;
         price(amount_minor)?;
         currency(&code)?;
-        let wanted = Wanted { product, buyer_id, developer_id, item_id, amount_minor, currency: code };
+        let key = key_required(key_of("Charge", &product, "", &field, &metadata, &keyless)?)?;
+        let wanted = Wanted { key, product, buyer_id, developer_id, item_id, amount_minor, currency: code };
         let sale = self.revenue.charge(&wanted).await?;
         Ok(Response::new(shown_sale(&sale)))
     }

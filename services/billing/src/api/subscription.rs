@@ -22,8 +22,7 @@ use crate::payments::purchase::Wanted;
 use crate::store::account::account_standing;
 use crate::store::customer::customer_of;
 use crate::store::idempotency::{idempotency_find, idempotency_store};
-use crate::store::payment::{PaymentRow, link_of_source, payment_find, payment_list};
-use crate::store::seat::seats_taken;
+use crate::store::payment::{PaymentRow, payment_find, payment_list};
 use crate::store::subscription::{SubscriptionRow, subscription_list};
 
 /// Entries of a page that does not say how many, and most payments and invoices of one.
@@ -146,15 +145,8 @@ impl SubscriptionApi {
             0 => 1,
             seats => seats,
         };
-        let taken = seats_taken(&self.books.db, product, &buyer.user_id).await?;
-        if seats > 0 && seats < taken {
-            return Err(Error::NotNow(format!("{taken} seats are taken, release some first")));
-        }
+        self.books.seats_suffice(product, &buyer.user_id, &price, seats).await?;
         let item = self.books.item_of_price(product, &buyer.user_id, &price, seats).await?;
-        let same = price.id == row.price_id && price.version == row.plan_version && seats == row.seats;
-        if same {
-            return self.view(buyer, Some(row)).await;
-        }
         let id = row.id.clone();
         self.books.change(product, &id, &item, true, &key(&["update", product, &buyer.user_id, intent])).await?;
         let changed = SubscriptionRow { plan: price.plan, price_id: price.id, seats, ..row };
@@ -237,28 +229,12 @@ impl SubscriptionApi {
     }
 
     async fn refund(&self, product: &str, request: RefundPaymentRequest, key_of_call: &Key) -> Result<Payment, Error> {
-        let stripe = self.books.payments.stripe(product)?;
+        self.books.payments.stripe(product)?;
         let stored = idempotency_find(&self.books.db, key_of_call).await?;
         if let Some(answer) = stored.and_then(|answer| Payment::decode(&*answer).ok()) {
             return Ok(answer);
         }
-        let paid =
-            payment_find(&self.books.db, product, &request.payment_id).await?.ok_or(Error::NotFound("payment"))?;
-        let left = paid.amount_minor.saturating_sub(paid.refunded_minor).saturating_sub(paid.disputed_minor);
-        if left <= 0 {
-            return Err(Error::NotNow("nothing of the payment is left to pay back".to_owned()));
-        }
-        let amount = if request.amount_minor == 0 { left } else { request.amount_minor };
-        if !(1..=left).contains(&amount) {
-            return Err(Error::Invalid(format!("amount_minor must be 1 to {left}, what is left of the payment")));
-        }
-        let paid_by = match link_of_source(&self.books.db, product, &paid.source).await? {
-            Some(paid_by) => Some(paid_by),
-            None => stripe.intent_of_invoice(&paid.source).await?,
-        };
-        let paid_by = paid_by.ok_or_else(|| Error::NotNow("nothing was charged for the payment".to_owned()))?;
-        let key = key(&["refund", product, &paid.id, &key_of_call.user_id, &key_of_call.key]);
-        stripe.refund_create(&paid_by, amount, &key).await?;
+        let paid = self.books.refund_payment(key_of_call, &request.payment_id, request.amount_minor).await?;
         self.once(key_of_call, shown(paid)).await
     }
 }

@@ -31,8 +31,8 @@ const MAX_USER_ID: usize = 255;
 const TTL_MS: (i64, i64, i64) = (60_000, 1_000, 3_600_000);
 /// A statement's period if the caller does not say.
 const STATEMENT_MS: i64 = 30 * DAY_MS;
-/// The longest period of a statement.
-const MAX_STATEMENT_MS: i64 = 400 * DAY_MS;
+/// The longest period of a statement: a quarter, so that what is added up is bounded.
+const MAX_STATEMENT_MS: i64 = 92 * DAY_MS;
 
 /// Answers from the ledger.
 pub struct WalletApi {
@@ -211,7 +211,7 @@ impl WalletService for WalletApi {
         let to = if to == 0 { self.clock.now_ms() } else { to };
         let from = if from == 0 { to.saturating_sub(STATEMENT_MS) } else { from };
         if from > to || to.saturating_sub(from) > MAX_STATEMENT_MS {
-            let text = "to must not be before from, nor more than 400 days after it".to_owned();
+            let text = "to must not be before from, nor more than 92 days after it".to_owned();
             return Err(Error::Invalid(text).into());
         }
         Ok(Response::new(self.statement(&product, &user_id, from, to).await?))

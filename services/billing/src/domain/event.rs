@@ -139,10 +139,13 @@ pub struct Invoice {
     pub subscription: Option<String>,
     /// It is paid.
     pub paid: bool,
-    /// For a change within a period; brings nothing.
+    /// Only for the rest of a period, after a change within it; brings nothing.
     pub is_change: bool,
-    /// Before discounts and taxes, in minor units.
-    pub subtotal: i64,
+    /// For whole periods, before discounts and taxes, in minor units.
+    pub periods: i64,
+    /// What of `periods` is not paid by what was paid before, in minor units: a change that begins a new period at
+    /// once pays with the rest of the old one, and with what earlier changes left on the customer's balance.
+    pub fresh: i64,
     /// What is paid, in minor units.
     pub total: i64,
     /// ISO 4217, upper case.
@@ -321,14 +324,26 @@ fn invoice(object: &Value, kind: &str) -> Option<Invoice> {
     let total = amount(&object["amount_paid"]).or_else(|| amount(&object["total"]))?;
     let paid_by =
         [&object["payment_intent"], &object["charge"], &object["payments"]["data"][0]["payment"]["payment_intent"]];
-    let change =
-        object["billing_reason"] == "subscription_update" || (!lines.is_empty() && lines.iter().all(is_proration));
+    let change = object["billing_reason"] == "subscription_update";
+    let is_change = match lines {
+        [] => change,
+        lines => lines.iter().all(is_proration),
+    };
+    let sum = |of_rest: bool| {
+        let lines = lines.iter().filter(|line| is_proration(line) == of_rest);
+        lines.filter_map(|line| line["amount"].as_i64()).fold(0, i64::saturating_add)
+    };
+    let periods = if lines.is_empty() { amount(&object["subtotal"]).unwrap_or(total) } else { sum(false) };
+    let at = |name: &str| object[name].as_i64().unwrap_or_default();
+    let from_balance = at("ending_balance").saturating_sub(at("starting_balance")).max(0);
+    let used = if change { sum(true).min(0).saturating_sub(from_balance) } else { 0 };
     Some(Invoice {
         id: id_of(&object["id"])?,
         subscription: id_of(&details["subscription"]).or_else(|| id_of(&object["subscription"])),
         paid: kind == "invoice.paid" && object["status"].as_str().is_none_or(|status| status == "paid"),
-        is_change: change,
-        subtotal: amount(&object["subtotal"]).unwrap_or(total),
+        is_change,
+        periods,
+        fresh: periods.saturating_add(used).max(0),
         total,
         currency: currency(object)?,
         paid_by: paid_by.into_iter().filter_map(id_of).collect(),
@@ -421,19 +436,25 @@ mod tests {
 
     #[test]
     fn what_is_only_a_change_is_no_period() {
-        let invoice = |reason: &str, proration: bool| {
-            let line = json!({"proration": proration, "quantity": 1});
-            let lines = json!({"data": [line]});
-            let object =
-                json!({"id": "in_1", "currency": "usd", "amount_paid": 5, "billing_reason": reason, "lines": lines});
+        let invoice = |reason: &str, lines: &[(i64, bool)], balance: i64| {
+            let line = |(amount, proration): &(i64, bool)| json!({"amount": amount, "proration": proration});
+            let lines = json!({"data": lines.iter().map(line).collect::<Vec<_>>()});
+            let object = json!({
+                "id": "in_1", "currency": "usd", "amount_paid": 5, "billing_reason": reason, "lines": lines,
+                "starting_balance": -balance, "ending_balance": 0,
+            });
             match fact("invoice.paid", object) {
-                Some(Fact::Invoice(of)) => of.is_change,
+                Some(Fact::Invoice(of)) => (of.is_change, of.periods, of.fresh),
                 other => panic!("{other:?}"),
             }
         };
-        assert!(!invoice("subscription_cycle", false));
-        assert!(invoice("subscription_update", false));
-        assert!(invoice("manual", true));
+        assert_eq!(invoice("subscription_cycle", &[(999, false)], 0), (false, 999, 999));
+        assert_eq!(invoice("subscription_cycle", &[(-900, true), (999, false)], 50), (false, 999, 999));
+        assert!(invoice("subscription_update", &[(5, true)], 0).0);
+        assert!(invoice("manual", &[(5, true)], 0).0);
+        assert_eq!(invoice("subscription_update", &[(-900, true), (9999, false)], 0), (false, 9999, 9099));
+        assert_eq!(invoice("subscription_update", &[(-900, true), (9999, false)], 9099), (false, 9999, 0));
+        assert_eq!(invoice("subscription_update", &[(-9999, true), (999, false)], 0), (false, 999, 0));
     }
 
     #[test]

@@ -83,9 +83,12 @@ impl Wallet {
         self.held.iter().sum()
     }
 
-    /// Whether the plan's number for `today` is not yet what the daily bucket was set to.
-    pub fn is_due(&self, today: i64, daily: i64) -> bool {
-        (self.day < today && self.free()[DAILY] != daily) || (self.day == today && self.daily_granted < daily)
+    /// Whether the plan's number for `today` is not yet what the daily bucket was set to, or a first grant is to come: a
+    /// wallet that a payment has made has no day yet.
+    pub fn is_due(&self, today: i64, initial: i64, daily: i64) -> bool {
+        (self.day == 0 && initial > 0)
+            || (self.day < today && self.free()[DAILY] != daily)
+            || (self.day == today && self.daily_granted < daily)
     }
 
     /// Sets the daily bucket for the first use of a day, or raises it within the day; a lower number waits for the
@@ -102,13 +105,13 @@ impl Wallet {
         Ok(moved)
     }
 
-    /// Gives; a purchase pays what is owed first.
+    /// Gives; what is owed is paid first, whatever it is for, so that no order of what comes and goes matters.
     pub fn give(&mut self, bucket: Bucket, amount: i64, kind: Kind) -> Result<Movements, Refusal> {
         let mut moved = Movements::new();
         let at = place(bucket);
         self.move_of(at, amount, kind, &mut moved)?;
         let repaid = self.debt.min(amount);
-        if kind == Kind::Purchase && repaid > 0 {
+        if repaid > 0 {
             self.move_of(at, -repaid, Kind::DebtRepaid, &mut moved)?;
             self.owe(-repaid, Kind::DebtRepaid, &mut moved)?;
         }
@@ -131,7 +134,8 @@ impl Wallet {
         Ok(parts)
     }
 
-    /// Ends an open hold by charging `cost`, at most what it covers. What is left of an earlier day's bucket is gone.
+    /// Ends an open hold by charging `cost`, at most what it covers. What is left of an earlier day's bucket is gone;
+    /// the rest is back where it was, and pays nothing that is owed.
     pub fn charge(&mut self, hold: &mut Hold, cost: i64, state: State) -> Result<Movements, Refusal> {
         if hold.state != State::Open {
             return Err(Refusal::Ended(hold.state));
@@ -161,7 +165,7 @@ impl Wallet {
         Ok((parts, self.take_parts(parts, Kind::TransferOut)?))
     }
 
-    /// Gets what another account has sent.
+    /// Gets what another account has sent. It pays nothing that is owed: a debt is the account's own.
     pub fn receive(&mut self, parts: [i64; 3]) -> Result<Movements, Refusal> {
         let mut moved = Movements::new();
         for at in ALL {
@@ -185,12 +189,12 @@ impl Wallet {
         Ok(moved)
     }
 
-    /// Gives back what was clawed back: what is owed first, the rest is purchased.
-    pub fn restore(&mut self, amount: i64) -> Result<Movements, Refusal> {
+    /// Gives back what was clawed back: what is owed first, the rest to the bucket that it was clawed back from.
+    pub fn restore(&mut self, bucket: Bucket, amount: i64) -> Result<Movements, Refusal> {
         let mut moved = Movements::new();
         let owed = self.debt.min(amount);
         self.owe(-owed, Kind::Refund, &mut moved)?;
-        self.move_of(place(Bucket::Purchased), amount - owed, Kind::Refund, &mut moved)?;
+        self.move_of(place(bucket).max(PAID[0]), amount - owed, Kind::Refund, &mut moved)?;
         Ok(moved)
     }
 
@@ -326,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn credits_that_were_spent_before_they_were_refunded_are_owed_and_the_next_purchase_pays_them() {
+    fn credits_that_were_spent_before_they_were_refunded_are_owed_and_what_comes_next_pays_them() {
         let mut wallet = wallet(3, 5, 10);
         let moved = wallet.claw_back(Bucket::Purchased, 40).unwrap();
         assert_eq!(brief(&moved), [("refund", "purchased", -10), ("refund", "bonus", -5), ("refund", "debt", -25)]);
@@ -337,15 +341,91 @@ mod tests {
             [("purchase", "purchased", 30), ("debt_repaid", "purchased", -25), ("debt_repaid", "debt", 25)]
         );
         assert_eq!((wallet.buckets, wallet.debt, wallet.balance()), ([3, 0, 5], 0, 8));
+        wallet.claw_back(Bucket::Purchased, 15).unwrap();
+        for kind in [Kind::SubscriptionBonus, Kind::Grant, Kind::Adjustment] {
+            wallet.give(Bucket::Bonus, 3, kind).unwrap();
+        }
+        assert_eq!((wallet.buckets, wallet.debt), ([3, 0, 0], 1));
+        wallet.receive([0, 2, 0]).unwrap();
+        assert_eq!((wallet.buckets, wallet.debt), ([3, 2, 0], 1), "what is sent is not for a debt");
     }
 
     #[test]
     fn a_claw_back_undone_pays_what_is_owed_first() {
         let mut wallet = wallet(0, 0, 10);
         wallet.claw_back(Bucket::Purchased, 15).unwrap();
-        let moved = wallet.restore(15).unwrap();
+        let moved = wallet.restore(Bucket::Purchased, 15).unwrap();
         assert_eq!(brief(&moved), [("refund", "debt", 5), ("refund", "purchased", 10)]);
         assert_eq!((wallet.buckets, wallet.debt), ([0, 0, 10], 0));
+        wallet.give(Bucket::Bonus, 4, Kind::SubscriptionBonus).unwrap();
+        wallet.claw_back(Bucket::Bonus, 4).unwrap();
+        wallet.restore(Bucket::Bonus, 4).unwrap();
+        assert_eq!(wallet.buckets, [0, 4, 10], "what was given is not bought by a dispute");
+    }
+
+    #[test]
+    fn a_wallet_that_a_payment_made_waits_for_its_first_grant() {
+        let mut made = Wallet::default();
+        made.give(Bucket::Purchased, 5, Kind::Purchase).unwrap();
+        assert!(made.is_due(7, 1, 0) && made.is_due(7, 0, 1) && !made.is_due(7, 0, 0));
+        assert!(!wallet(0, 0, 5).is_due(1, 1, 0), "it had its first day");
+    }
+
+    /// What may come to a wallet in any order; the last follows the one before it.
+    const EVENTS: [&str; 4] = ["purchase", "bonus", "refund", "dispute won"];
+
+    /// Every order of the events in which the won dispute follows the refund that it undoes.
+    fn orders() -> Vec<Vec<&'static str>> {
+        let mut orders = vec![Vec::new()];
+        for _ in EVENTS {
+            orders = orders
+                .into_iter()
+                .flat_map(|order: Vec<&str>| {
+                    let next = EVENTS.into_iter().filter(|event| !order.contains(event)).collect::<Vec<_>>();
+                    next.into_iter().map(move |event| [order.clone(), vec![event]].concat())
+                })
+                .collect();
+        }
+        let at = |order: &[&str], event| order.iter().position(|one| *one == event);
+        orders.retain(|order| at(order, "refund") < at(order, "dispute won"));
+        orders
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_order_of_what_comes_and_goes_matters(
+            had in [0..50i64, 0..50i64, 0..50i64], spent in 0..200i64, bought in 1..100i64, bonus in 1..100i64,
+            refunded in 1..100i64, won in 0..100i64,
+        ) {
+            let run = |events: &[&str]| {
+                let mut wallet = wallet(had[0], had[1], had[2]);
+                wallet.take(spent.min(had.iter().sum()), Kind::Usage).unwrap();
+                for event in events {
+                    match *event {
+                        "purchase" => wallet.give(Bucket::Purchased, bought, Kind::Purchase),
+                        "bonus" => wallet.give(Bucket::Bonus, bonus, Kind::SubscriptionBonus),
+                        "refund" => wallet.claw_back(Bucket::Purchased, refunded),
+                        _ => wallet.restore(Bucket::Purchased, won.min(refunded)),
+                    }
+                    .unwrap();
+                    proptest::prop_assert!(wallet.debt == 0 || wallet.buckets[1..] == [0, 0], "{events:?}: {wallet:?}");
+                }
+                Ok((wallet.balance(), wallet.debt, wallet.buckets))
+            };
+            let orders = orders();
+            proptest::prop_assert_eq!(orders.len(), 12);
+            let (balance, debt, buckets) = run(&orders[0])?;
+            for order in &orders {
+                let (now_balance, now_debt, now) = run(order)?;
+                proptest::prop_assert_eq!((now_balance, now_debt, now[0]), (balance, debt, buckets[0]), "{:?}", order);
+                proptest::prop_assert_eq!(now[1] + now[2], buckets[1] + buckets[2], "{:?}", order);
+                // A refund that the purchased bucket covers in every order leaves each bucket what it was.
+                let spent_of_paid = (spent - had[0]).max(0);
+                if refunded + (spent_of_paid - had[1]).max(0) <= had[2] {
+                    proptest::prop_assert_eq!(now, buckets, "{:?}", order);
+                }
+            }
+        }
     }
 
     #[test]

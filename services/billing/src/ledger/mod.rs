@@ -59,7 +59,7 @@ pub enum Act {
         bucket: Bucket,
         /// How much.
         amount: i64,
-        /// Why; a [`Kind::Purchase`] pays what is owed first.
+        /// Why. Whatever it is, what is owed is paid first.
         kind: Kind,
     },
     /// Takes from daily, bonus, purchased in this order.
@@ -116,8 +116,10 @@ pub enum Act {
         /// How much.
         amount: i64,
     },
-    /// Undoes a claw-back: what is owed first, the rest is purchased.
+    /// Undoes a claw-back: what is owed first, the rest to the bucket.
     Restore {
+        /// The one that it was clawed back from.
+        bucket: Bucket,
         /// How much.
         amount: i64,
     },
@@ -251,7 +253,7 @@ impl Ledger {
         let terms = terms::read(&self.inner, db, &[id].into()).await?.into_values().next();
         let (initial, daily) = terms.map_or((0, 0), |terms| (terms.initial, terms.daily));
         let today = day_of(clock.now_ms());
-        let is_due = wallet.map_or(initial > 0 || daily > 0, |wallet| wallet.is_due(today, daily));
+        let is_due = wallet.map_or(initial > 0 || daily > 0, |wallet| wallet.is_due(today, initial, daily));
         if !is_due {
             return Ok(answer::balance(&wallet.unwrap_or_default(), today));
         }

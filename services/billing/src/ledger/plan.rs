@@ -135,7 +135,9 @@ impl Plan {
             Act::ClawBack { bucket, amount } => {
                 self.moving(&id, wallet, &op.reference, |wallet| wallet.claw_back(*bucket, *amount))?
             }
-            Act::Restore { amount } => self.moving(&id, wallet, &op.reference, |wallet| wallet.restore(*amount))?,
+            Act::Restore { bucket, amount } => {
+                self.moving(&id, wallet, &op.reference, |wallet| wallet.restore(*bucket, *amount))?
+            }
         };
         if let Some(key) = &op.key {
             let answer = done.encode();

@@ -30,7 +30,7 @@ enum Step {
     Void(usize),
     Send(usize, usize, i64),
     Refund(usize, Bucket, i64),
-    Undo(usize, i64),
+    Undo(usize, Bucket, i64),
     Expire,
     Midnight,
 }
@@ -50,7 +50,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => hold().prop_map(Step::Void),
         2 => (wallet(), wallet(), amount()).prop_map(|(from, to, amount)| Step::Send(from, to, amount)),
         2 => (wallet(), paid(), amount()).prop_map(|(at, bucket, amount)| Step::Refund(at, bucket, amount)),
-        1 => (wallet(), amount()).prop_map(|(at, amount)| Step::Undo(at, amount)),
+        1 => (wallet(), paid(), amount()).prop_map(|(at, bucket, amount)| Step::Undo(at, bucket, amount)),
         1 => Just(Step::Expire),
         1 => Just(Step::Midnight),
     ]
@@ -177,7 +177,7 @@ async fn go(world: &World, model: &mut Model, users: &[String; 3], step: Step) {
     match step {
         Step::Give(at, bucket, kind, amount) => {
             model.wake(at, day);
-            model.give(at, pot(bucket), amount, kind == Kind::Purchase);
+            model.give(at, pot(bucket), amount, true);
             world.act(&users[at], Act::Grant { bucket, amount, kind }).await.unwrap();
         }
         Step::Spend(at, amount) => {
@@ -185,16 +185,6 @@ async fn go(world: &World, model: &mut Model, users: &[String; 3], step: Step) {
             let fits = model.grab(at, amount, &[0, 1, 2]).is_some();
             let done = world.act(&users[at], Act::Debit { amount, kind: Kind::Usage }).await;
             assert_eq!(done.is_ok(), fits, "{done:?}");
-        }
-        Step::Hold(at, amount) => {
-            model.wake(at, day);
-            let parts = model.grab(at, amount, &[0, 1, 2]);
-            let done = world.act(&users[at], Act::Reserve { amount, ttl_ms: TTL_MS }).await;
-            assert_eq!(done.is_ok(), parts.is_some(), "{done:?}");
-            if let Some(parts) = parts {
-                let id = done.unwrap().hold.unwrap().id;
-                model.open.push(Promise { id, of: at, parts, day, mark: 0, until: now + TTL_MS });
-            }
         }
         Step::Send(from, to, amount) if from != to => {
             model.wake(from, day);
@@ -209,34 +199,47 @@ async fn go(world: &World, model: &mut Model, users: &[String; 3], step: Step) {
             model.take_back(at, pot(bucket), amount);
             world.act(&users[at], Act::ClawBack { bucket, amount }).await.unwrap();
         }
-        Step::Undo(at, amount) => {
+        Step::Undo(at, bucket, amount) => {
             model.wake(at, day);
-            model.give(at, 2, amount, true);
-            world.act(&users[at], Act::Restore { amount }).await.unwrap();
+            model.give(at, pot(bucket), amount, true);
+            world.act(&users[at], Act::Restore { bucket, amount }).await.unwrap();
         }
-        Step::Expire => {
-            world.clock.advance(Duration::from_millis(40_000));
-            let (now, day) = (world.clock.now_ms(), world.clock.now_ms() / 86_400_000);
-            for promise in model.open.clone() {
-                model.wake(promise.of, day);
-                world.act(&users[promise.of], Act::Expire { hold_id: promise.id.clone() }).await.unwrap();
-                if promise.until <= now {
-                    let at = model.open.iter().position(|open| open.id == promise.id).unwrap();
-                    model.close(at, promise.mark);
-                }
-            }
-        }
+        Step::Expire => end_overdue(world, model, users).await,
         Step::Midnight => world.clock.advance(Duration::from_hours(24)),
         Step::Send(..) => {}
         of_hold => go_on(world, model, users, of_hold).await,
     }
 }
 
-/// A step on one of the open holds, if there is one.
+/// Time goes by, and what is overdue by then ends.
+async fn end_overdue(world: &World, model: &mut Model, users: &[String; 3]) {
+    world.clock.advance(Duration::from_millis(40_000));
+    let (now, day) = (world.clock.now_ms(), world.clock.now_ms() / 86_400_000);
+    for promise in model.open.clone() {
+        model.wake(promise.of, day);
+        world.act(&users[promise.of], Act::Expire { hold_id: promise.id.clone() }).await.unwrap();
+        if promise.until <= now {
+            let at = model.open.iter().position(|open| open.id == promise.id).unwrap();
+            model.close(at, promise.mark);
+        }
+    }
+}
+
+/// A step on the holds: a new one, or one of those that are open if there is one.
 async fn go_on(world: &World, model: &mut Model, users: &[String; 3], step: Step) {
     let now = world.clock.now_ms();
     let day = now / 86_400_000;
     match step {
+        Step::Hold(at, amount) => {
+            model.wake(at, day);
+            let parts = model.grab(at, amount, &[0, 1, 2]);
+            let done = world.act(&users[at], Act::Reserve { amount, ttl_ms: TTL_MS }).await;
+            assert_eq!(done.is_ok(), parts.is_some(), "{done:?}");
+            if let Some(parts) = parts {
+                let id = done.unwrap().hold.unwrap().id;
+                model.open.push(Promise { id, of: at, parts, day, mark: 0, until: now + TTL_MS });
+            }
+        }
         Step::Mark(at, progress) if !model.open.is_empty() => {
             let at = at % model.open.len();
             model.wake(model.open[at].of, day);

@@ -10,7 +10,7 @@ use super::Payments;
 use super::client::is_missing;
 use crate::domain::event::{Dispute, Event, Fact, Invoice, Marks, Refund, Session, Subscription, customer_of_object};
 use crate::domain::ledger::{Bucket, Kind};
-use crate::domain::payment::{balance, payment_id};
+use crate::domain::payment::{balance, payment_id, share};
 use crate::domain::subscription::{Evidence, gives_plan};
 use crate::error::Error;
 use crate::ledger::{Act, Ledger, Op};
@@ -284,6 +284,10 @@ impl Books {
         if !invoice.paid && case.event.kind == "invoice.paid" {
             return Err(Stop::Ignored("it is not paid"));
         }
+        // What never began owes nothing: the first payment of a subscription failed. Its own events say the rest.
+        if !invoice.paid && !known(tx, case, user_id, subscription).await?.is_some_and(|row| gives_plan(&row.status)) {
+            return Ok(Outcome::Stale);
+        }
         let status = if invoice.paid { "active" } else { "past_due" };
         let row = SubscriptionRow {
             seats: invoice.seats,
@@ -295,8 +299,8 @@ impl Books {
             return Ok(Outcome::of(inferred));
         }
         // A trial, or the rest of a period after a change: not the price of a period, so not its credits.
-        let whole = !invoice.is_change && invoice.subtotal >= price.amount_minor;
-        let credits = if whole { price.bonus_credits } else { 0 };
+        let whole = !invoice.is_change && invoice.periods >= price.amount_minor;
+        let credits = if whole { share(price.bonus_credits, invoice.fresh, invoice.periods) } else { 0 };
         let paid = PaymentRow {
             id: payment_id(case.product, &invoice.id),
             user_id: user_id.to_owned(),
@@ -398,7 +402,7 @@ impl Books {
             ops.push(op(product, &paid, Act::ClawBack { bucket, amount: take }));
         }
         if give > 0 {
-            ops.push(op(product, &paid, Act::Restore { amount: give }));
+            ops.push(op(product, &paid, Act::Restore { bucket, amount: give }));
         }
         if !ops.is_empty() {
             self.ledger.apply(tx, ops).await?;
@@ -469,11 +473,24 @@ async fn change(tx: &Tx, case: &Case<'_>, user_id: &str, told: &Subscription) ->
     let Some(price) = price_of(tx, case).await? else { return Err(Stop::Ignored("its price")) };
     let costs = told.unit_amount.is_none_or(|amount| amount == price.amount_minor)
         && told.currency.as_ref().is_none_or(|currency| *currency == price.currency);
-    // An end ends, whatever it cost.
-    if !costs && !told.deleted {
-        return Err(Stop::Ignored("its amount"));
-    }
     let status = if told.deleted { "canceled" } else { &told.status };
+    // An end ends, whatever it cost. Of another price only the price and what it brings is not believed.
+    if !costs && !told.deleted {
+        let Some(row) = known(tx, case, user_id, &told.id).await? else { return Err(Stop::Ignored("its amount")) };
+        let row = SubscriptionRow {
+            item_id: told.item_id.clone(),
+            status: status.to_owned(),
+            period_end: told.period_end.saturating_mul(1000),
+            cancel_at_period_end: told.cancel_at_period_end,
+            ..row
+        };
+        tracing::warn!(
+            event = case.event.id,
+            subscription = told.id,
+            "a subscription costs something else than its price"
+        );
+        return Ok(Outcome::of(put(tx, case, &row).await?));
+    }
     let row = SubscriptionRow {
         item_id: told.item_id.clone(),
         seats: told.seats,
@@ -482,6 +499,11 @@ async fn change(tx: &Tx, case: &Case<'_>, user_id: &str, told: &Subscription) ->
         ..inferred(user_id, &told.id, &price, status, told.created)
     };
     Ok(Outcome::of(put(tx, case, &row).await?))
+}
+
+/// What is known of one of the account's subscriptions.
+async fn known(tx: &Tx, case: &Case<'_>, user_id: &str, id: &str) -> Result<Option<SubscriptionRow>, DbError> {
+    Ok(subscription_list(tx, case.product, user_id).await?.into_iter().find(|row| row.id == id))
 }
 
 /// The price that an event is about, in the version it was sold.
@@ -524,7 +546,8 @@ async fn put(tx: &Tx, case: &Case<'_>, row: &SubscriptionRow) -> Result<bool, Er
 pub async fn count(tx: &Tx, product: &str, user_id: &str) -> Result<(), Error> {
     let all = subscription_list(tx, product, user_id).await?;
     if all.iter().filter(|row| gives_plan(&row.status)).count() > 1 {
-        tracing::warn!(product, user_id, "an account pays for more than one subscription, cancel one of them");
+        metrics::counter!("weft_billing_double_subscriptions_total", "product" => product.to_owned()).increment(1);
+        tracing::warn!(product, user_id, "an account pays for more than one subscription, the newest one is kept");
     }
     let counts = all.into_iter().find(|row| gives_plan(&row.status));
     let subscribed = counts.map(|row| Subscribed {

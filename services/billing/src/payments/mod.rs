@@ -4,6 +4,7 @@ pub mod apply;
 pub mod client;
 pub mod connect;
 pub mod purchase;
+pub mod refund;
 pub mod requests;
 pub mod signature;
 pub mod sync;

@@ -7,13 +7,14 @@ use weft_proto::billing::v1::{
 
 use super::apply::Books;
 use super::client::key;
-use super::requests::{Item, Metadata};
+use super::requests::{Item, Metadata, Pays};
 use crate::domain::event::sold_as;
 use crate::domain::subscription::MAX_SEATS;
 use crate::error::Error;
 use crate::store::customer::{customer_note, customer_of};
 use crate::store::plan::plan_current;
 use crate::store::price::{PriceRow, package_find, price_at_version, price_find, price_find_of_plan};
+use crate::store::seat::seats_taken;
 use crate::store::subscription::{SubscriptionRow, plan_name};
 
 /// Micro-credits of a credit.
@@ -76,7 +77,21 @@ impl Books {
                 price => price?,
             },
         };
-        self.item_of_price(product, user_id, &price, if seats == 0 { 1 } else { seats }).await
+        let seats = if seats == 0 { 1 } else { seats };
+        self.seats_suffice(product, user_id, &price, seats).await?;
+        self.item_of_price(product, user_id, &price, seats).await
+    }
+
+    /// # Errors
+    /// [`Error::NotNow`] if more people sit than would have seats, the database.
+    pub async fn seats_suffice(&self, product: &str, payer: &str, price: &PriceRow, seats: i64) -> Result<(), Error> {
+        let taken = seats_taken(&self.db, product, payer).await?;
+        let offered = if price.per_seat { seats } else { 0 };
+        // A number that is none is told as that.
+        if seats >= 1 && offered < taken {
+            return Err(Error::NotNow(format!("{taken} seats are taken, release some first")));
+        }
+        Ok(())
     }
 
     async fn price_of_plan(&self, product: &str, slug: &str, period: &str) -> Result<PriceRow, Error> {
@@ -159,6 +174,10 @@ impl Books {
         let stripe = self.payments.stripe(product)?;
         let customer = self.customer((product, user_id, email)).await?;
         let key = key(&["checkout", product, user_id, intent]);
+        if item.period.is_some() {
+            // Whoever pays on two pages pays twice.
+            stripe.sessions_expire(product, &customer, &key).await?;
+        }
         if mode != CheckoutMode::Elements {
             let session = stripe.session_create((&customer, user_id), item, urls, &key).await?;
             let checkout_url = session.url.unwrap_or_default();
@@ -216,15 +235,25 @@ impl Books {
         Ok(price)
     }
 
-    /// Gives a subscription another price or number of seats.
+    /// Gives a subscription another price or number of seats, unless Stripe has it so already: what is known here may
+    /// be older. What gets dearer within a period is paid at once, or nothing changes.
     ///
     /// # Errors
     /// What Stripe says.
     pub async fn change(&self, product: &str, id: &str, item: &Item, prorated: bool, key: &str) -> Result<(), Error> {
         let stripe = self.payments.stripe(product)?;
         let now = stripe.subscription_get(id).await?;
-        let item_id = now["items"]["data"][0]["id"].as_str().unwrap_or_default();
-        stripe.subscription_change((id, item_id), item, prorated, key).await.map(drop)
+        if is_already(&now, item) {
+            return Ok(());
+        }
+        let has = &now["items"]["data"][0];
+        let pays = match prorated {
+            false => Pays::NextPeriod,
+            true if is_dearer(has, item) => Pays::Now,
+            true => Pays::WithTheNext,
+        };
+        let item_id = has["id"].as_str().unwrap_or_default();
+        stripe.subscription_change((id, item_id), item, pays, key).await.map(drop)
     }
 
     /// Moves an account's subscription to another version of its plan: what it pays changes with its next invoice.
@@ -241,4 +270,25 @@ impl Books {
         let item = self.item_of_price(product, user_id, &price, row.seats).await?;
         self.change(product, &row.id, &item, false, &key(&["migrate", product, user_id, &new_id()])).await
     }
+}
+
+/// Whether a subscription of Stripe's is what is wanted, and nothing else waits to be paid for.
+fn is_already(subscription: &Value, item: &Item) -> bool {
+    let has = &subscription["items"]["data"][0];
+    let said = &subscription["metadata"];
+    subscription["pending_update"].is_null()
+        && has["price"]["unit_amount"] == item.amount_minor
+        && has["quantity"] == item.quantity
+        && ["plan", "version", "price_id"]
+            .iter()
+            .all(|name| said[*name].as_str() == item.metadata.get(*name).map(String::as_str))
+}
+
+/// Whether a period costs more than it did, or begins anew.
+fn is_dearer(has: &Value, item: &Item) -> bool {
+    let price = &has["price"];
+    let before =
+        price["unit_amount"].as_i64().unwrap_or_default().saturating_mul(has["quantity"].as_i64().unwrap_or(1));
+    let other_period = price["recurring"]["interval"].as_str() != item.period.as_deref();
+    other_period || item.amount_minor.saturating_mul(item.quantity) > before
 }

@@ -12,18 +12,19 @@ use stripe_billing::subscription::{
     CreateSubscriptionItemsPriceDataRecurring, CreateSubscriptionItemsPriceDataRecurringInterval,
     CreateSubscriptionPaymentBehavior, RetrieveSubscription, UpdateSubscription, UpdateSubscriptionItems,
     UpdateSubscriptionItemsPriceData, UpdateSubscriptionItemsPriceDataRecurring,
-    UpdateSubscriptionItemsPriceDataRecurringInterval, UpdateSubscriptionProrationBehavior,
+    UpdateSubscriptionItemsPriceDataRecurringInterval, UpdateSubscriptionPaymentBehavior,
+    UpdateSubscriptionProrationBehavior,
 };
 use stripe_checkout::checkout_session::{
     CreateCheckoutSession, CreateCheckoutSessionLineItems, CreateCheckoutSessionLineItemsPriceData,
     CreateCheckoutSessionLineItemsPriceDataRecurring, CreateCheckoutSessionLineItemsPriceDataRecurringInterval,
-    CreateCheckoutSessionPaymentIntentData, CreateCheckoutSessionSubscriptionData, ProductData,
+    CreateCheckoutSessionPaymentIntentData, CreateCheckoutSessionSubscriptionData, ExpireCheckoutSession,
+    ListCheckoutSession, ProductData,
 };
 use stripe_client_core::{RequestBuilder, StripeMethod};
 use stripe_core::customer::CreateCustomer;
 use stripe_core::event::ListEvent;
-use stripe_core::refund::CreateRefund;
-use stripe_shared::CheckoutSessionMode;
+use stripe_shared::{CheckoutSessionMode, CheckoutSessionStatus};
 use stripe_types::{Currency, RangeQueryTs};
 
 use super::client::{Once, Stripe, key};
@@ -32,6 +33,11 @@ use crate::error::Error;
 
 /// Events of one request, Stripe's most.
 const EVENTS: i64 = 100;
+
+/// Open pages of a customer that are looked through; each is open for a day.
+const SESSIONS: i64 = 100;
+/// What a page was made for, on the page itself.
+const PURCHASE: &str = "purchase";
 
 /// Our words on an object of Stripe's, by which its events are understood.
 pub type Metadata = HashMap<String, String>;
@@ -53,6 +59,17 @@ pub struct Item {
     pub quantity: i64,
     /// Ours.
     pub metadata: Metadata,
+}
+
+/// When the difference of a change is paid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pays {
+    /// At once, or nothing changes.
+    Now,
+    /// For the rest of the period, with the next invoice.
+    WithTheNext,
+    /// Not at all: the next period costs something else.
+    NextPeriod,
 }
 
 /// A page to buy on.
@@ -148,10 +165,17 @@ impl Stripe {
         let mut line = CreateCheckoutSessionLineItems::new();
         line.price_data = Some(price);
         line.quantity = Some(item.quantity.unsigned_abs());
+        let mark = (PURCHASE.to_owned(), key.to_owned());
         let request = CreateCheckoutSession::new()
             .customer(customer)
             .client_reference_id(user_id)
-            .metadata(item.metadata.clone())
+            .metadata(
+                item.metadata
+                    .iter()
+                    .map(|(name, value)| (name.clone(), value.clone()))
+                    .chain([mark])
+                    .collect::<Metadata>(),
+            )
             .line_items(vec![line])
             .success_url(success_url)
             .cancel_url(cancel_url);
@@ -165,6 +189,29 @@ impl Stripe {
             request.mode(CheckoutSessionMode::Payment).payment_intent_data(data)
         };
         self.send(&request, Once::Makes(key)).await
+    }
+
+    /// Closes the pages on which a customer could still buy a subscription of a product, except that of the purchase
+    /// `key`.
+    ///
+    /// # Errors
+    /// [`Error::NotNow`] if one of them is being paid.
+    pub async fn sessions_expire(&self, product: &str, customer: &str, key: &str) -> Result<(), Error> {
+        let request = ListCheckoutSession::new().customer(customer).status(CheckoutSessionStatus::Open).limit(SESSIONS);
+        let open: Page<Value> = self.send(&request, Once::Reads).await?;
+        let others = open.data.iter().filter(|of| {
+            of["mode"] == "subscription" && of["metadata"]["product"] == product && of["metadata"][PURCHASE] != key
+        });
+        for id in others.filter_map(|of| of["id"].as_str()) {
+            let expire = super::client::key(&["expire", id]);
+            match self.send::<Made>(&ExpireCheckoutSession::new(id), Once::Makes(&expire)).await {
+                Err(Error::PaymentsRefused(_)) => {
+                    return Err(Error::NotNow("another purchase is being paid, wait for it".to_owned()));
+                }
+                expired => expired.map(drop)?,
+            }
+        }
+        Ok(())
     }
 
     /// A subscription that waits for its first payment; the answer has its latest invoice.
@@ -198,7 +245,7 @@ impl Stripe {
         &self,
         (id, item_id): (&str, &str),
         item: &Item,
-        prorated: bool,
+        pays: Pays,
         key: &str,
     ) -> Result<Value, Error> {
         self.product_ensure(item).await?;
@@ -211,22 +258,27 @@ impl Stripe {
         line.id = Some(item_id.to_owned());
         line.price_data = Some(price);
         line.quantity = Some(item.quantity.unsigned_abs());
-        let prorations = if prorated {
-            UpdateSubscriptionProrationBehavior::CreateProrations
-        } else {
-            UpdateSubscriptionProrationBehavior::None
+        let prorations = match pays {
+            Pays::Now => UpdateSubscriptionProrationBehavior::AlwaysInvoice,
+            Pays::WithTheNext => UpdateSubscriptionProrationBehavior::CreateProrations,
+            Pays::NextPeriod => UpdateSubscriptionProrationBehavior::None,
         };
-        let request = UpdateSubscription::new(id)
+        let mut request = UpdateSubscription::new(id)
             .items(vec![line])
             .metadata(item.metadata.clone())
             .proration_behavior(prorations);
+        if matches!(pays, Pays::Now) {
+            // Not `pending_if_incomplete`: Stripe takes no metadata with it, and ours say what is paid for.
+            request = request.payment_behavior(UpdateSubscriptionPaymentBehavior::ErrorIfIncomplete);
+        }
         self.send(&request, Once::Moves(key)).await
     }
 
     /// Ends a subscription, now or with its period.
     pub async fn subscription_end(&self, id: &str, now: bool, key: &str) -> Result<Value, Error> {
         if now {
-            return self.send(&CancelSubscription::new(id), Once::Moves(key)).await;
+            // What earlier changes have left to pay is not forgotten.
+            return self.send(&CancelSubscription::new(id).invoice_now(true), Once::Moves(key)).await;
         }
         self.send(&UpdateSubscription::new(id).cancel_at_period_end(true), Once::Moves(key)).await
     }
@@ -266,14 +318,6 @@ impl Stripe {
         let request = ListInvoicePayment::new().invoice(invoice).limit(1);
         let page: Page<InvoicePayment> = self.send(&request, Once::Reads).await?;
         Ok(page.data.first().and_then(|found| found.payment["payment_intent"].as_str()).map(str::to_owned))
-    }
-
-    /// Pays back of what was paid by a payment intent or a charge.
-    pub async fn refund_create(&self, paid_by: &str, amount_minor: i64, key: &str) -> Result<Made, Error> {
-        let request = CreateRefund::new().amount(amount_minor);
-        let by_charge = paid_by.starts_with("ch_") || paid_by.starts_with("py_");
-        let request = if by_charge { request.charge(paid_by) } else { request.payment_intent(paid_by) };
-        self.send(&request, Once::Moves(key)).await
     }
 
     /// The events that are handled here, since a moment, newest first; `after` is the last of the page before.

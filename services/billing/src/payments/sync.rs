@@ -1,5 +1,6 @@
 //! What never arrived: Stripe's own list of events against the inbox, and subscriptions that nobody has told of since
 //! their period ended. Any replica may do it, several at once too: every effect is there once.
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -7,19 +8,20 @@ use weft_db::Tx;
 use weft_runtime::Mesh;
 
 use super::apply::Books;
-use super::client::is_missing;
+use super::client::{is_missing, key};
 use crate::domain::event::Event;
 use crate::error::Error;
 use crate::store::customer::customer_lock;
 use crate::store::event::{event_prune, events_known, synced, synced_set};
 use crate::store::payment::{link_find, payment_find_by_source, unlinked_intents};
-use crate::store::subscription::subscription_list_overdue;
+use crate::store::refund::refunds_pending;
+use crate::store::subscription::{subscription_list_doubled, subscription_list_overdue};
 
 /// How far back the first comparison looks, and how far behind the last one each begins.
 const FIRST_S: i64 = 3 * 24 * 3600;
 const OVERLAP_S: i64 = 3600;
-/// Pages of events, of 100 each, of one comparison. More have to wait for the next.
-const MAX_PAGES: usize = 500;
+/// Events that cannot be applied, after which a comparison gives up.
+const MAX_FAILURES: usize = 10;
 /// How long after the end of its period a subscription must have been told of.
 const GRACE_MS: i64 = 2 * 3600 * 1000;
 /// A subscription that is read counts as told so long ago: what was sent meanwhile is newer.
@@ -38,6 +40,7 @@ pub fn start(books: Books, mesh: &Mesh, minutes: u32) {
     let period_s = i64::from(minutes) * 60;
     mesh.tasks().spawn("stripe_sync", async move {
         let mut not_before_ms = 0;
+        let mut relinked: BTreeMap<String, String> = BTreeMap::new();
         loop {
             tokio::select! {
                 () = shutdown.wait() => return,
@@ -47,7 +50,8 @@ pub fn start(books: Books, mesh: &Mesh, minutes: u32) {
                 continue;
             }
             for product in books.payments.configured() {
-                if let Err(error) = due(&books, &product, period_s).await {
+                let relinked = relinked.entry(product.clone()).or_default();
+                if let Err(error) = due(&books, &product, period_s, relinked).await {
                     tracing::warn!(product, %error, "Stripe's events were not compared");
                     not_before_ms = books.clock.now_ms().saturating_add(RETRY_MS);
                 }
@@ -56,65 +60,123 @@ pub fn start(books: Books, mesh: &Mesh, minutes: u32) {
     });
 }
 
-async fn due(books: &Books, product: &str, period_s: i64) -> Result<(), Error> {
+async fn due(books: &Books, product: &str, period_s: i64, relinked: &mut String) -> Result<(), Error> {
     let now_s = books.clock.now_ms().div_euclid(1000);
-    match synced(&books.db, product).await? {
+    // A moment that is yet to come was noted by a clock that was wrong, and says nothing.
+    match synced(&books.db, product).await?.filter(|last| *last <= now_s) {
         Some(last) if now_s - last < period_s => Ok(()),
-        last => compare(books, product, last, now_s).await,
+        last => compare(books, product, last, now_s, relinked).await,
     }
 }
 
-/// Applies what Stripe lists and the inbox lacks, then asks for what is overdue.
-async fn compare(books: &Books, product: &str, last: Option<i64>, now_s: i64) -> Result<(), Error> {
+/// Applies what Stripe lists and the inbox lacks, then asks for what is overdue. One thing that cannot be done does not
+/// stop the others; from the first such event on it is all compared again.
+async fn compare(
+    books: &Books,
+    product: &str,
+    last: Option<i64>,
+    now_s: i64,
+    relinked: &mut String,
+) -> Result<(), Error> {
     let since = last.map_or(now_s - FIRST_S, |last| last - OVERLAP_S);
-    let missed = missed(books, product, since).await?;
-    for event in missed.iter().rev() {
-        match books.receive(&[product], event).await {
-            Ok(outcome) => tracing::debug!(event = event.id, outcome = outcome.as_str(), "an event that never arrived"),
-            // Of another product that is paid through the same account, or not to be understood.
-            Err(Error::Invalid(why)) => tracing::debug!(event = event.id, why, "an event that is not ours"),
-            Err(error) => return Err(error),
-        }
-    }
-    relink(books, product).await?;
+    let failed = take_missed(books, product, since).await?;
+    relink(books, product, relinked).await?;
+    finish_refunds(books, product).await?;
+    end_doubles(books, product).await?;
     ask_for_overdue(books, product, now_s).await?;
     event_prune(&books.db, books.clock.now_ms().saturating_sub(KEEP_MS)).await?;
-    Ok(synced_set(&books.db, product, now_s).await?)
+    match failed {
+        None => Ok(synced_set(&books.db, product, now_s).await?),
+        Some((oldest, error)) => {
+            synced_set(&books.db, product, oldest.min(now_s)).await?;
+            Err(error)
+        }
+    }
 }
 
-/// Newest first.
-async fn missed(books: &Books, product: &str, since_s: i64) -> Result<Vec<Event>, Error> {
+/// Applies page by page, newest first, what is missing. Answers when the oldest event happened that could not be
+/// applied, and why.
+async fn take_missed(books: &Books, product: &str, since_s: i64) -> Result<Option<(i64, Error)>, Error> {
     let stripe = books.payments.stripe(product)?;
-    let (mut missed, mut after) = (Vec::new(), String::new());
-    for _ in 0..MAX_PAGES {
+    let (mut failed, mut failures, mut after) = (None, 0, String::new());
+    loop {
         let page = stripe.event_list(since_s, &after).await?;
+        let next = page.data.last().and_then(|last| last["id"].as_str()).map(str::to_owned);
         let listed: Vec<Event> = page.data.into_iter().filter_map(Event::of).collect();
         let ids: Vec<String> = listed.iter().map(|event| event.id.clone()).collect();
         let known = events_known(&books.db, &ids).await?;
-        match ids.last().filter(|_| page.has_more) {
-            Some(last) => after.clone_from(last),
-            None => after.clear(),
+        for event in listed.iter().rev().filter(|event| !known.contains(&event.id)) {
+            match books.receive(&[product], event).await {
+                Ok(outcome) => {
+                    tracing::debug!(event = event.id, outcome = outcome.as_str(), "an event that never arrived");
+                }
+                // Of another product that is paid through the same account, or not to be understood.
+                Err(Error::Invalid(why)) => tracing::debug!(event = event.id, why, "an event that is not ours"),
+                Err(error) => {
+                    tracing::warn!(event = event.id, %error, "an event that never arrived cannot be applied");
+                    failures += 1;
+                    if failures >= MAX_FAILURES {
+                        return Err(error);
+                    }
+                    let oldest = failed.as_ref().map_or(event.created, |(oldest, _): &(i64, Error)| *oldest);
+                    failed = Some((oldest.min(event.created), error));
+                }
+            }
         }
-        missed.extend(listed.into_iter().filter(|event| !known.contains(&event.id)));
-        if after.is_empty() {
-            break;
+        match next.filter(|_| page.has_more) {
+            Some(last) => after = last,
+            None => return Ok(failed),
         }
     }
-    Ok(missed)
 }
 
-/// Money that went back of payments that nobody could name.
-async fn relink(books: &Books, product: &str) -> Result<(), Error> {
-    for intent in unlinked_intents(&books.db, product, BATCH).await? {
-        books.resolve_intent(product, &intent).await?;
-        let Some(source) = link_find(&books.db, product, &intent).await? else { continue };
-        let Some(paid) = payment_find_by_source(&books.db, product, &source).await? else { continue };
-        let now_ms = books.clock.now_ms();
-        let settle = async |tx: Tx| -> Result<(), Error> {
-            customer_lock(&tx, product, &paid.user_id, now_ms).await?;
-            books.settle(&tx, product, &source).await
-        };
-        books.db.write("settle", settle).await?;
+/// Money that went back of payments that nobody could name: some of them each time, after those of the last time.
+async fn relink(books: &Books, product: &str, after: &mut String) -> Result<(), Error> {
+    let intents = unlinked_intents(&books.db, product, after, BATCH).await?;
+    let more = i64::try_from(intents.len()).is_ok_and(|found| found == BATCH);
+    *after = intents.last().filter(|_| more).cloned().unwrap_or_default();
+    for intent in intents {
+        if let Err(error) = relink_one(books, product, &intent).await {
+            tracing::warn!(product, intent, %error, "what was paid back belongs to nobody yet");
+        }
+    }
+    Ok(())
+}
+
+async fn relink_one(books: &Books, product: &str, intent: &str) -> Result<(), Error> {
+    books.resolve_intent(product, intent).await?;
+    let Some(source) = link_find(&books.db, product, intent).await? else { return Ok(()) };
+    let Some(paid) = payment_find_by_source(&books.db, product, &source).await? else { return Ok(()) };
+    let now_ms = books.clock.now_ms();
+    let settle = async |tx: Tx| -> Result<(), Error> {
+        customer_lock(&tx, product, &paid.user_id, now_ms).await?;
+        books.settle(&tx, product, &source).await
+    };
+    books.db.write("settle", settle).await
+}
+
+/// Refunds whose callers have given up.
+async fn finish_refunds(books: &Books, product: &str) -> Result<(), Error> {
+    let before_ms = books.clock.now_ms().saturating_sub(RETRY_MS);
+    for refund in refunds_pending(&books.db, product, before_ms, BATCH).await? {
+        if let Err(error) = books.pay_back(product, &refund, true).await {
+            tracing::warn!(product, refund = refund.id, %error, "a refund is left unfinished");
+        }
+    }
+    Ok(())
+}
+
+/// Of an account that pays for several subscriptions the newest is kept, the others end now.
+async fn end_doubles(books: &Books, product: &str) -> Result<(), Error> {
+    let stripe = books.payments.stripe(product)?;
+    for id in subscription_list_doubled(&books.db, product, BATCH).await? {
+        match stripe.subscription_end(&id, true, &key(&["double", product, &id])).await {
+            Ok(_) => {
+                tracing::warn!(product, subscription = id, "a second subscription was ended, pay back what it cost")
+            }
+            Err(error) if is_missing(&error) => {}
+            Err(error) => tracing::warn!(product, subscription = id, %error, "a second subscription was not ended"),
+        }
     }
     Ok(())
 }

@@ -1,20 +1,23 @@
 //! Buying. A sale has one payment of Stripe's, noted before it is confirmed; Stripe charges a payment at most once, so
 //! whatever is lost in between, nobody pays twice.
 use weft_core::new_id;
-use weft_db::Tx;
+use weft_db::{On, Tx};
 
 use super::book::book_paid;
 use super::{MAX_STEPS, Revenue};
+use crate::domain::idempotency::Key;
 use crate::error::Error;
 use crate::payments::connect::{self, Failure, IntentStatus};
 use crate::store::customer::customer_of;
 use crate::store::sale::{
-    SaleRow, sale_drop_intent, sale_find, sale_insert, sale_live, sale_lock, sale_next_try, sale_set_intent,
-    sale_set_terms, sale_touch,
+    SaleRow, sale_drop_intent, sale_find, sale_insert, sale_key_find, sale_key_insert, sale_live, sale_lock,
+    sale_next_try, sale_set_intent, sale_set_terms, sale_touch,
 };
 
 /// A sale as it is asked for; the fields follow their rules.
 pub struct Wanted {
+    /// So that a late retry gets the same sale, whatever became of it.
+    pub key: Key,
     /// Slug of the product.
     pub product: String,
     /// Who buys.
@@ -38,20 +41,24 @@ struct Payer {
 impl Revenue {
     /// The buyer's sale of the item, charged if it is not yet.
     pub async fn charge(&self, wanted: &Wanted) -> Result<SaleRow, Error> {
-        if let Some(sale) = sale_live(&self.db, &wanted.product, &wanted.buyer_id, &wanted.item_id).await?
-            && sale.is_paid()
-        {
-            return same_terms(sale, wanted);
-        }
-        if wanted.amount_minor == 0 {
+        let known = match sale_of_key(&self.db, wanted).await? {
+            Some(sale) => Some(sale),
+            None => sale_live(&self.db, &wanted.product, &wanted.buyer_id, &wanted.item_id).await?,
+        };
+        if wanted.amount_minor == 0 || known.is_some_and(|sale| sale.is_paid()) {
             let sale = self.begin(wanted).await?;
-            return self.paid(&sale).await;
+            if sale.is_paid() {
+                return Ok(sale);
+            }
+            if wanted.amount_minor == 0 {
+                return self.paid(&sale).await;
+            }
         }
         let payer = self.payer(&wanted.product, &wanted.buyer_id).await?;
         for _ in 0..MAX_STEPS {
             let sale = self.begin(wanted).await?;
             if sale.is_paid() {
-                return same_terms(sale, wanted);
+                return Ok(sale);
             }
             let step = match &sale.payment_intent {
                 None => self.open(&sale, &payer).await?,
@@ -64,18 +71,12 @@ impl Revenue {
         Err(Error::Busy)
     }
 
-    /// The live sale, pending or paid, at the wanted price; written down if there is none.
+    /// The sale of the key, else the live one, pending or paid, at the wanted price; written down if there is none. The
+    /// key is this sale's from now on.
     async fn begin(&self, wanted: &Wanted) -> Result<SaleRow, Error> {
         let now_ms = self.now_ms();
         let new = new_sale(wanted, now_ms);
-        let found = self
-            .db
-            .write("sale_begin", async |tx: Tx| {
-                sale_insert(&tx, &new).await?;
-                sale_live(&tx, &new.product, &new.buyer_id, &new.item_id).await
-            })
-            .await?;
-        let sale = found.ok_or(Error::Busy)?;
+        let sale = self.db.write("sale_begin", async |tx: Tx| sale_for(&tx, wanted, &new).await).await?;
         if sale.status == "failed" && !has_terms(&sale, wanted) {
             self.release(&sale).await?;
             if !sale_set_terms(&self.db, &sale.id, &new).await? {
@@ -175,6 +176,32 @@ impl Revenue {
             })
             .await
     }
+}
+
+/// The sale that a key was used for before.
+async fn sale_of_key(on: &impl On, wanted: &Wanted) -> Result<Option<SaleRow>, Error> {
+    let Some(known) = sale_key_find(on, &wanted.product, &wanted.key.key).await? else { return Ok(None) };
+    if known.request != wanted.key.request {
+        return Err(Error::IdempotencyKeyReused);
+    }
+    Ok(sale_find(on, &wanted.product, &known.sale_id).await?)
+}
+
+/// The sale of the key, else the live one, else `new`, with the key noted.
+async fn sale_for(tx: &Tx, wanted: &Wanted, new: &SaleRow) -> Result<SaleRow, Error> {
+    if let Some(sale) = sale_of_key(tx, wanted).await? {
+        return Ok(sale);
+    }
+    sale_insert(tx, new).await?;
+    // It may just have been paid back in full.
+    let sale = sale_live(tx, &new.product, &new.buyer_id, &new.item_id).await?.ok_or(Error::Busy)?;
+    // What is refused is not kept. Only a failed sale takes other terms.
+    let sale = if sale.status == "failed" { sale } else { same_terms(sale, wanted)? };
+    if sale_key_insert(tx, &sale, &wanted.key).await? {
+        return Ok(sale);
+    }
+    // Another call with the key was faster.
+    sale_of_key(tx, wanted).await?.filter(|of| of.id == sale.id).ok_or(Error::Busy)
 }
 
 fn new_sale(wanted: &Wanted, now_ms: i64) -> SaleRow {

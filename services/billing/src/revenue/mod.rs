@@ -19,6 +19,23 @@ use crate::payments::Payments;
 /// How often one call tries again within itself before it says that Stripe does not answer.
 const MAX_STEPS: usize = 4;
 
+/// Whether Stripe may have been asked for something before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    /// It was written down by this very call.
+    Never,
+    /// It was found as another call has left it, perhaps long ago.
+    Before,
+}
+
+impl Asked {
+    /// Whether it has to be looked for before Stripe is asked: Stripe knows a key for a day only, and under a later
+    /// key not what was done under the earlier one.
+    fn before(self, tries: i64) -> bool {
+        self == Asked::Before || tries > 0
+    }
+}
+
 /// Sales, refunds and payouts. Cheap to clone.
 #[derive(Clone)]
 pub struct Revenue {

@@ -2,8 +2,8 @@
 use weft_core::new_id;
 use weft_db::Tx;
 
-use super::Revenue;
 use super::book::claw_back;
+use super::{Asked, Revenue};
 use crate::domain::revenue::due;
 use crate::error::Error;
 use crate::payments::connect::{self, Failure, Transfer};
@@ -26,23 +26,29 @@ pub enum Paid {
 impl Revenue {
     /// Transfers what a period earned and was not yet paid. The period is over.
     pub async fn pay_developer(&self, of: &Earned<'_>) -> Result<Paid, Error> {
-        let (product, developer_id) = (of.product, of.developer_id);
-        let before = payout_of_period(&self.db, product, developer_id, of.period, of.currency).await?;
-        match before {
-            Some(payout) if payout.status == "paid" => return Ok(Paid::Before(payout)),
-            Some(payout) if payout.status == "pending" => return self.transfer(&payout).await,
-            _ => {}
+        if let Some(paid) = self.begun(of).await? {
+            return Ok(paid);
         }
         let (until, earned, paid) = earnings_sums(&self.db, of).await?;
         if due(until, earned, paid) == 0 {
-            return Ok(Paid::Nothing);
+            // Another call may have begun it since, and taken what was due.
+            return Ok(self.begun(of).await?.unwrap_or(Paid::Nothing));
         }
-        self.payable_account(product, developer_id).await?;
+        self.payable_account(of.product, of.developer_id).await?;
         let now_ms = self.now_ms();
         match self.db.write("payout_begin", async |tx: Tx| begin(&tx, of, now_ms).await).await? {
-            Some(payout) if payout.status == "paid" => Ok(Paid::Before(payout)),
-            Some(payout) => self.transfer(&payout).await,
+            Some((payout, _)) if payout.status == "paid" => Ok(Paid::Before(payout)),
+            Some((payout, asked)) => self.transfer(&payout, asked).await,
             None => Ok(Paid::Nothing),
+        }
+    }
+
+    /// What an earlier call has begun, finished if it was not.
+    async fn begun(&self, of: &Earned<'_>) -> Result<Option<Paid>, Error> {
+        match payout_of_period(&self.db, of.product, of.developer_id, of.period, of.currency).await? {
+            Some(payout) if payout.status == "paid" => Ok(Some(Paid::Before(payout))),
+            Some(payout) if payout.status == "pending" => Ok(Some(self.transfer(&payout, Asked::Before).await?)),
+            _ => Ok(None),
         }
     }
 
@@ -58,12 +64,11 @@ impl Revenue {
     }
 
     /// Does the transfer of a pending payout.
-    pub(super) async fn transfer(&self, payout: &PayoutRow) -> Result<Paid, Error> {
+    pub(super) async fn transfer(&self, payout: &PayoutRow, asked: Asked) -> Result<Paid, Error> {
         let stripe = self.payments.stripe(&payout.product)?;
         let developer = developer_find(&self.db, &payout.product, &payout.developer_id).await?;
         let account_id = developer.and_then(|developer| developer.account_id).ok_or(Error::NotFound("account"))?;
-        // Under a later key Stripe does not know the earlier one.
-        if payout.tries > 0
+        if asked.before(payout.tries)
             && let Some(transfer) = connect::transfer_find(stripe, payout).await?
         {
             return self.transferred(payout, transfer).await;
@@ -116,18 +121,18 @@ impl Revenue {
     /// Does reversals as far as Stripe lets it; what is left housekeeping does.
     pub(super) async fn reverse_all(&self, reversals: &[ReversalRow]) {
         for reversal in reversals {
-            if let Err(error) = self.reverse(reversal).await {
+            if let Err(error) = self.reverse(reversal, Asked::Never).await {
                 tracing::warn!(%error, reversal = reversal.id, "a transfer is not reversed yet");
             }
         }
     }
 
     /// Does a pending reversal.
-    pub(super) async fn reverse(&self, reversal: &ReversalRow) -> Result<(), Error> {
+    pub(super) async fn reverse(&self, reversal: &ReversalRow, asked: Asked) -> Result<(), Error> {
         let stripe = self.payments.stripe(&reversal.product)?;
         let payout = payout_find(&self.db, &reversal.product, &reversal.payout_id).await?;
         let transfer = payout.and_then(|payout| payout.transfer_id).ok_or(Error::NotFound("transfer"))?;
-        if reversal.tries > 0
+        if asked.before(reversal.tries)
             && let Some(id) = connect::reversal_find(stripe, reversal, &transfer).await?
         {
             return Ok(reversal_done(&self.db, reversal, &id).await?);
@@ -152,11 +157,11 @@ impl Revenue {
 }
 
 /// Writes a payout down; the one that is there if somebody was faster; none if nothing is due.
-async fn begin(tx: &Tx, of: &Earned<'_>, now_ms: i64) -> Result<Option<PayoutRow>, Error> {
+async fn begin(tx: &Tx, of: &Earned<'_>, now_ms: i64) -> Result<Option<(PayoutRow, Asked)>, Error> {
     developer_lock(tx, of.product, of.developer_id).await?;
     let found = payout_of_period(tx, of.product, of.developer_id, of.period, of.currency).await?;
     if found.as_ref().is_some_and(|payout| payout.status != "failed") {
-        return Ok(found);
+        return Ok(found.map(|payout| (payout, Asked::Before)));
     }
     let (until, earned, paid) = earnings_sums(tx, of).await?;
     let amount_minor = due(until, earned, paid);
@@ -175,7 +180,7 @@ async fn begin(tx: &Tx, of: &Earned<'_>, now_ms: i64) -> Result<Option<PayoutRow
         }
     };
     earnings_add(tx, of, 0, amount_minor, 0).await?;
-    Ok(Some(payout))
+    Ok(Some((payout, Asked::Never)))
 }
 
 /// Gives back what a refused payout had taken.

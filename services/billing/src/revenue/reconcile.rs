@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use weft_runtime::Mesh;
 
-use super::Revenue;
+use super::{Asked, Revenue};
 use crate::error::Error;
 use crate::payments::connect;
 use crate::store::payout::{payouts_unfinished, reversals_unfinished};
@@ -44,13 +44,13 @@ impl Revenue {
             noted("sale", &sale.id, self.look_up(&sale).await);
         }
         for refund in refunds_unfinished(&self.db, before_ms, now_ms).await? {
-            noted("refund", &refund.id, self.pay_back(&refund).await);
+            noted("refund", &refund.id, self.pay_back(&refund, Asked::Before).await);
         }
         for payout in payouts_unfinished(&self.db, before_ms, now_ms).await? {
-            noted("payout", &payout.id, self.transfer(&payout).await.map(drop));
+            noted("payout", &payout.id, self.transfer(&payout, Asked::Before).await.map(drop));
         }
         for reversal in reversals_unfinished(&self.db, before_ms, now_ms).await? {
-            noted("reversal", &reversal.id, self.reverse(&reversal).await);
+            noted("reversal", &reversal.id, self.reverse(&reversal, Asked::Before).await);
         }
         Ok(())
     }

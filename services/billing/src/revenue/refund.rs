@@ -3,8 +3,8 @@ use prost::Message;
 use weft_core::new_id;
 use weft_db::Tx;
 
-use super::Revenue;
 use super::book::book_refunded;
+use super::{Asked, Revenue};
 use crate::domain::idempotency::Key;
 use crate::domain::revenue::taken_back;
 use crate::error::Error;
@@ -30,10 +30,10 @@ impl Revenue {
             return decoded(&kept);
         }
         let now_ms = self.now_ms();
-        let refund =
+        let (refund, asked) =
             self.db.write("refund_begin", async |tx: Tx| begin(&tx, key, sale_id, amount_minor, now_ms).await).await?;
         if refund.status == "pending" {
-            self.pay_back(&refund).await?;
+            self.pay_back(&refund, asked).await?;
         }
         self.db
             .write("refund_answer", async |tx: Tx| {
@@ -49,12 +49,11 @@ impl Revenue {
     }
 
     /// Does a pending refund at Stripe and books it.
-    pub(super) async fn pay_back(&self, refund: &RefundRow) -> Result<(), Error> {
+    pub(super) async fn pay_back(&self, refund: &RefundRow, asked: Asked) -> Result<(), Error> {
         let stripe = self.payments.stripe(&refund.product)?;
         let sale = sale_find(&self.db, &refund.product, &refund.sale_id).await?.ok_or(Error::NotFound("sale"))?;
         let intent = sale.payment_intent.ok_or(Error::NotFound("payment"))?;
-        // Under a later key Stripe does not know the earlier one.
-        if refund.tries > 0
+        if asked.before(refund.tries)
             && let Some(done) = connect::refund_find(stripe, refund, &intent).await?
         {
             return self.paid_back(refund, &done).await;
@@ -85,13 +84,13 @@ impl Revenue {
 }
 
 /// The refund of a key, written down if there is none. What others are paying back is not there to be paid back.
-async fn begin(tx: &Tx, key: &Key, sale_id: &str, amount_minor: i64, now_ms: i64) -> Result<RefundRow, Error> {
+async fn begin(tx: &Tx, key: &Key, sale_id: &str, amount_minor: i64, now_ms: i64) -> Result<(RefundRow, Asked), Error> {
     let found = sale_lock(tx, &key.product, sale_id).await?.filter(SaleRow::is_paid);
     let sale = found.ok_or(Error::NotFound("sale"))?;
     let refund = refund_by_key(tx, &key.product, &key.key).await?;
     match &refund {
         Some(refund) if refund.request != key.request => return Err(Error::IdempotencyKeyReused),
-        Some(refund) if refund.status != "failed" => return Ok(refund.clone()),
+        Some(refund) if refund.status != "failed" => return Ok((refund.clone(), Asked::Before)),
         _ => {}
     }
     let (pending, done) = refund_sums(tx, &sale.product, &sale.id).await?;
@@ -108,7 +107,7 @@ async fn begin(tx: &Tx, key: &Key, sale_id: &str, amount_minor: i64, now_ms: i64
     if let Some(failed) = refund {
         let refund = RefundRow { status: "pending".to_owned(), amount_minor, ..failed };
         refund_retry(tx, &refund, now_ms).await?;
-        return Ok(refund);
+        return Ok((refund, Asked::Before));
     }
     let refund = RefundRow {
         product: sale.product,
@@ -120,7 +119,7 @@ async fn begin(tx: &Tx, key: &Key, sale_id: &str, amount_minor: i64, now_ms: i64
         tries: 0,
     };
     refund_insert(tx, &refund, &key.key, now_ms).await?;
-    Ok(refund)
+    Ok((refund, Asked::Never))
 }
 
 /// Books a refund once. Stripe tells all that was paid back then; what it has not told is at least our own.

@@ -39,14 +39,19 @@ macro_rules! standing {
     };
 }
 
-/// What [`standing`] joins to an account `a`: the plan given, its own subscription that counts, the payer's.
+/// What [`standing`] joins to an account `a`: the plan given, its own subscription that counts, the payer's
+/// if it has seats and one of them is left for the account: who sat down first sits.
 macro_rules! standing_joins {
     () => {
         "LEFT JOIN plans g ON g.product = a.product AND g.slug = a.assigned_plan \
          LEFT JOIN accounts s ON s.product = a.product AND s.user_id = a.user_id \
          AND s.subscription_status IN ('active', 'trialing', 'past_due') \
          LEFT JOIN accounts p ON p.product = a.product AND p.user_id = a.payer_id \
-         AND p.subscription_status IN ('active', 'trialing', 'past_due') "
+         AND p.subscription_status IN ('active', 'trialing', 'past_due') \
+         AND EXISTS (SELECT 1 FROM prices r WHERE r.product = p.product AND r.plan = p.subscribed_plan \
+         AND r.version = p.subscribed_version AND r.per_seat) \
+         AND p.seats > (SELECT COUNT(*) FROM accounts o WHERE o.product = a.product AND o.payer_id = a.payer_id \
+         AND (o.seat_order, o.user_id) < (a.seat_order, a.user_id)) "
     };
 }
 

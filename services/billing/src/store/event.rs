@@ -60,10 +60,10 @@ pub async fn synced(on: &impl On, product: &str) -> Result<Option<i64>, DbError>
     sql("SELECT synced FROM stripe_syncs WHERE product = $1").bind(product).opt(on).await
 }
 
-/// Notes up to when; only ever later.
+/// Notes up to when.
 pub async fn synced_set(on: &impl On, product: &str, at_s: i64) -> Result<(), DbError> {
     sql("INSERT INTO stripe_syncs (product, synced) VALUES ($1, $2) ON CONFLICT (product) DO UPDATE \
-         SET synced = excluded.synced WHERE stripe_syncs.synced < excluded.synced")
+         SET synced = excluded.synced")
     .bind(product)
     .bind(at_s)
     .run(on)

@@ -87,22 +87,45 @@ pub async fn holds_find(tx: &Tx, holds: &[(String, String, String)]) -> Result<V
 record! {
     /// A hold whose time is over.
     pub struct OverdueRow {
-        /// Slug of the product.
-        pub product: String,
         /// Whose wallet.
         pub user_id: String,
         /// The hold.
         pub id: String,
+        /// When it was over, ms since 1970.
+        pub expires_at: i64,
     }
 }
 
-/// Open holds whose time was over at `now_ms`, the longest overdue first.
-pub async fn hold_overdue(on: &impl On, now_ms: i64, limit: i64) -> Result<Vec<OverdueRow>, DbError> {
-    sql("SELECT product, user_id, id FROM holds WHERE state = 'open' AND expires_at <= $1 ORDER BY expires_at LIMIT $2")
-        .bind(now_ms)
-        .bind(limit)
-        .all(on)
-        .await
+/// Open holds of a product whose time was over at `now_ms`, the longest overdue first: those that follow `after`, a
+/// time and an id.
+pub async fn hold_overdue(
+    on: &impl On,
+    product: &str,
+    now_ms: i64,
+    after: (i64, &str),
+    limit: i64,
+) -> Result<Vec<OverdueRow>, DbError> {
+    sql("SELECT user_id, id, expires_at FROM holds WHERE product = $1 AND state = 'open' AND expires_at <= $2 \
+         AND (expires_at > $3 OR (expires_at = $3 AND id > $4)) ORDER BY expires_at, id LIMIT $5")
+    .bind(product)
+    .bind(now_ms)
+    .bind(after.0)
+    .bind(after.1)
+    .bind(limit)
+    .all(on)
+    .await
+}
+
+/// Most holds that one statement forgets.
+pub const PRUNE_HOLDS: u64 = 1000;
+
+/// Forgets holds that have ended and were over before a moment; answers how many.
+pub async fn hold_prune(on: &impl On, before_ms: i64) -> Result<u64, DbError> {
+    sql("DELETE FROM holds WHERE (product, user_id, id) IN (SELECT product, user_id, id FROM holds \
+         WHERE state <> 'open' AND expires_at < $1 LIMIT 1000)")
+    .bind(before_ms)
+    .run(on)
+    .await
 }
 
 record! {

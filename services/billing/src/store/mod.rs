@@ -13,6 +13,7 @@ pub mod payment;
 pub mod payout;
 pub mod plan;
 pub mod price;
+pub mod refund;
 pub mod revenue;
 pub mod sale;
 pub mod seat;

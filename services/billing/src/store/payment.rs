@@ -253,14 +253,15 @@ pub async fn disputes_of(
     .await
 }
 
-/// Payment intents that went back, or are disputed, and of which nobody knows what they have paid.
-pub async fn unlinked_intents(on: &impl On, product: &str, limit: i64) -> Result<Vec<String>, DbError> {
+/// Payment intents that went back, or are disputed, and of which nobody knows what they have paid, after `after`.
+pub async fn unlinked_intents(on: &impl On, product: &str, after: &str, limit: i64) -> Result<Vec<String>, DbError> {
     sql("SELECT f.payment_intent FROM (SELECT product, payment_intent FROM refunded_charges \
          UNION SELECT product, payment_intent FROM disputes) f \
-         WHERE f.product = $1 AND f.payment_intent <> '' AND NOT EXISTS (SELECT 1 FROM payment_links l \
+         WHERE f.product = $1 AND f.payment_intent > $3 AND NOT EXISTS (SELECT 1 FROM payment_links l \
          WHERE l.product = f.product AND l.paid_by = f.payment_intent) ORDER BY f.payment_intent LIMIT $2")
     .bind(product)
     .bind(limit)
+    .bind(after)
     .all(on)
     .await
 }

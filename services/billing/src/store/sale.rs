@@ -1,6 +1,7 @@
 //! Sales, what was paid back of them, and their disputes.
 use weft_db::{DbError, On, Tx, record, sql};
 
+use crate::domain::idempotency::Key;
 use crate::domain::revenue::DisputeStatus;
 
 /// Most unfinished things that one pass of housekeeping takes up.
@@ -69,6 +70,36 @@ record! {
     }
 }
 
+record! {
+    /// What a caller's key was used for.
+    pub struct SaleKeyRow {
+        /// SHA-256 of the request.
+        pub request: Vec<u8>,
+        /// The sale.
+        pub sale_id: String,
+    }
+}
+
+/// What a key was used for before.
+pub async fn sale_key_find(on: &impl On, product: &str, request_key: &str) -> Result<Option<SaleKeyRow>, DbError> {
+    sql("SELECT request, sale_id FROM sale_keys WHERE product = $1 AND request_key = $2")
+        .bind(product)
+        .bind(request_key)
+        .opt(on)
+        .await
+}
+
+/// Keeps a key with its sale; false if it is there already.
+pub async fn sale_key_insert(tx: &Tx, sale: &SaleRow, key: &Key) -> Result<bool, DbError> {
+    let inserted = sql("INSERT INTO sale_keys (product, request_key, request, sale_id) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (product, request_key) DO NOTHING")
+    .bind(&sale.product)
+    .bind(&key.key)
+    .bind(&key.request[..])
+    .bind(&sale.id);
+    Ok(inserted.run(tx).await? == 1)
+}
+
 /// Writes a sale down before anybody is charged; false if there is a live one of the buyer and item.
 pub async fn sale_insert(tx: &Tx, sale: &SaleRow) -> Result<bool, DbError> {
     let inserted = sql("INSERT INTO sales (product, id, buyer_id, developer_id, item_id, amount_minor, currency, \
@@ -133,11 +164,11 @@ pub async fn sale_lock_paid_by(tx: &Tx, product: &str, payment_intent: &str) -> 
     .await
 }
 
-/// Notes the payment that a sale will be charged by, if it has none yet.
+/// Notes the payment that a sale will be charged by, if it has none yet and its try is still the one of `sale.tries`.
 pub async fn sale_set_intent(on: &impl On, sale: &SaleRow, payment_intent: &str) -> Result<bool, DbError> {
     let set = sql("UPDATE sales SET payment_intent = $3 \
-         WHERE product = $1 AND id = $2 AND payment_intent IS NULL AND status <> 'paid'");
-    Ok(set.bind(&sale.product).bind(&sale.id).bind(payment_intent).run(on).await? == 1)
+         WHERE product = $1 AND id = $2 AND tries = $4 AND payment_intent IS NULL AND status <> 'paid'");
+    Ok(set.bind(&sale.product).bind(&sale.id).bind(payment_intent).bind(sale.tries).run(on).await? == 1)
 }
 
 /// Forgets a payment that can never be charged any more.

@@ -44,10 +44,12 @@ pub async fn seats_taken(on: &impl On, product: &str, payer_id: &str) -> Result<
     sql("SELECT COUNT(*) FROM accounts WHERE product = $1 AND payer_id = $2").bind(product).bind(payer_id).one(on).await
 }
 
-/// Gives a seat to a person who has none. False: they have one.
+/// Gives a seat to a person who has none, after everybody who sits. False: they have one.
 pub async fn seat_assign(tx: &Tx, product: &str, payer_id: &str, user_id: &str) -> Result<bool, DbError> {
-    let assigned = sql("INSERT INTO accounts (product, user_id, payer_id) VALUES ($1, $2, $3) \
-         ON CONFLICT (product, user_id) DO UPDATE SET payer_id = excluded.payer_id WHERE accounts.payer_id IS NULL")
+    let assigned = sql("INSERT INTO accounts (product, user_id, payer_id, seat_order) VALUES ($1, $2, $3, \
+         (SELECT COALESCE(MAX(o.seat_order), 0) + 1 FROM accounts o WHERE o.product = $1 AND o.payer_id = $3)) \
+         ON CONFLICT (product, user_id) DO UPDATE SET payer_id = excluded.payer_id, seat_order = excluded.seat_order \
+         WHERE accounts.payer_id IS NULL")
     .bind(product)
     .bind(user_id)
     .bind(payer_id)

@@ -122,6 +122,18 @@ pub async fn subscription_list_overdue(
     .await
 }
 
+/// Subscriptions that give a plan beside a newer one of the same account.
+pub async fn subscription_list_doubled(on: &impl On, product: &str, limit: i64) -> Result<Vec<String>, DbError> {
+    sql("SELECT s.id FROM subscriptions s WHERE s.product = $1 AND s.status IN ('active', 'trialing', 'past_due') \
+         AND EXISTS (SELECT 1 FROM subscriptions n WHERE n.product = s.product AND n.user_id = s.user_id \
+         AND n.status IN ('active', 'trialing', 'past_due') \
+         AND (n.created_at > s.created_at OR (n.created_at = s.created_at AND n.id < s.id))) ORDER BY s.id LIMIT $2")
+    .bind(product)
+    .bind(limit)
+    .all(on)
+    .await
+}
+
 /// The name of a plan, for people.
 pub async fn plan_name(on: &impl On, product: &str, plan: &str) -> Result<Option<String>, DbError> {
     sql("SELECT name FROM plans WHERE product = $1 AND slug = $2").bind(product).bind(plan).opt(on).await

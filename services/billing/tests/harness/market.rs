@@ -138,7 +138,7 @@ pub fn asked<M>(message: M) -> Request<M> {
     Headers::of_service("marketplace").around(message)
 }
 
-/// What somebody buys from `dora`.
+/// What somebody buys from `dora`, as an order of its own.
 pub fn wanted(buyer_id: &str, item_id: &str, amount_minor: i64) -> ChargeRequest {
     ChargeRequest {
         product: PRODUCT.into(),
@@ -147,6 +147,7 @@ pub fn wanted(buyer_id: &str, item_id: &str, amount_minor: i64) -> ChargeRequest
         item_id: item_id.into(),
         amount_minor,
         currency: "USD".into(),
+        idempotency_key: weft_core::new_id(),
     }
 }
 

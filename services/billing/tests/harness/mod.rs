@@ -20,8 +20,8 @@ use weft_testing::{Database, FakeService};
 
 pub use bank::{COMPANION, CREDIT, DAY_MS, moved};
 pub use chance::Chance;
-pub use shop::{Shop, post};
 pub use node::{Headers, Node, Outcome, reason};
+pub use shop::{Shop, post};
 
 /// What services of these tests prove themselves with.
 const SERVICE_SECRET: &str = "the service secret of the billing tests";
@@ -86,7 +86,14 @@ impl World {
     }
 
     /// Puts an account on a version of a plan as a paid subscription does.
-    pub async fn subscribe(&self, product: &str, user_id: &str, (plan, version): (&str, i64), seats: i64, status: &str) {
+    pub async fn subscribe(
+        &self,
+        product: &str,
+        user_id: &str,
+        (plan, version): (&str, i64),
+        seats: i64,
+        status: &str,
+    ) {
         sql("INSERT INTO accounts \
              (product, user_id, subscribed_plan, subscribed_version, seats, subscription_status) \
              VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (product, user_id) DO UPDATE SET \

@@ -3,6 +3,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 use weft_auth::{Caller, Claims};
@@ -21,6 +24,7 @@ use crate::store::account::{
 };
 use crate::store::audit::{AuditEvent, AuditKind, audit_insert};
 use crate::store::revocation::RevocationRow;
+use crate::store::session::session_is_open;
 
 /// How long billing may take for its columns of a list; then the list goes without.
 const BILLING_TIMEOUT: Duration = Duration::from_millis(800);
@@ -79,7 +83,12 @@ impl Identity {
 
     async fn change_user(&self, caller: &Caller, claims: &Claims, request: &UpdateUserRequest) -> Result<(), Error> {
         let change = UserChange::new(request.is_admin, &request.roles, request.suspended, &request.suspend_reason)?;
-        let actor = Actor { id: &claims.sub, request_id: &caller.request_id, now_ms: self.clock.now_ms() };
+        let actor = Actor {
+            id: &claims.sub,
+            session_id: Some(&claims.sid),
+            request_id: &caller.request_id,
+            now_ms: self.clock.now_ms(),
+        };
         let changed = self
             .db
             .write("change user", async |tx: Tx| {
@@ -155,6 +164,9 @@ fn user(product: &str, row: AccountRow, account: Option<billing::Account>) -> Us
 pub struct Actor<'a> {
     /// Account id, or who else it is.
     pub id: &'a str,
+    /// The session of an administrator's token, which has to be good still when the change happens; none for who needs
+    /// no token.
+    pub session_id: Option<&'a str>,
     /// During which request.
     pub request_id: &'a str,
     /// In ms since 1970.
@@ -171,7 +183,8 @@ pub struct Changed {
 
 /// Changes roles and suspension of an account, writes down who did, and withdraws the access tokens that say otherwise.
 ///
-/// Errors: [`Error::NoAccount`], [`Error::OwnAccount`].
+/// Errors: [`Error::NoAccount`], [`Error::OwnAccount`]; [`Error::InvalidAccessToken`], [`Error::AccountSuspended`] for an
+/// administrator who is none any more.
 pub async fn change_account(
     tx: &Tx,
     product: &str,
@@ -179,7 +192,7 @@ pub async fn change_account(
     change: &UserChange,
     actor: &Actor<'_>,
 ) -> Result<Changed, Error> {
-    let row = account_lock(tx, product, account_id).await?.ok_or(Error::NoAccount)?;
+    let row = lock(tx, product, account_id, actor).await?;
     let before = Roles::stored(&row.roles);
     if actor.id == account_id {
         change.check_own(&before)?;
@@ -213,11 +226,52 @@ pub async fn change_account(
         let since_ms = is_suspended.then(|| row.suspended_at.unwrap_or(actor.now_ms));
         account_set_suspended(tx, product, account_id, since_ms, reason.as_deref()).await?;
     }
-    if was_suspended != is_suspended {
-        audit(if is_suspended { AuditKind::Suspended } else { AuditKind::Restored }, None).await?;
+    let digest = change.suspension.clone().flatten().map(|reason| reason_digest(&reason));
+    let kind = match (was_suspended, is_suspended) {
+        (false, true) => Some(AuditKind::Suspended),
+        (true, false) => Some(AuditKind::Restored),
+        (true, true) if digest.is_some() && digest != row.suspend_reason.as_deref().map(reason_digest) => {
+            Some(AuditKind::SuspendReasonChanged)
+        }
+        _ => None,
+    };
+    if let Some(kind) = kind {
+        audit(kind, digest.as_deref()).await?;
     }
     let changed = after != before || was_suspended != is_suspended;
     let withdrawn =
         if changed { withdraw_tokens(tx, product, account_id, is_suspended, actor.now_ms).await? } else { Vec::new() };
     Ok(Changed { changed, withdrawn })
+}
+
+/// What the audit keeps of a reason: enough to prove which one it was, nothing that somebody wrote about somebody.
+fn reason_digest(reason: &str) -> String {
+    format!("sha256:{}", URL_SAFE_NO_PAD.encode(Sha256::digest(reason)))
+}
+
+/// Locks the account, and that of who changes it: what the token says of them may be old, and what they change depends on
+/// what others change at the same time. In the order of their ids, so that two who change each other do not wait
+/// crosswise.
+async fn lock(tx: &Tx, product: &str, account_id: &str, actor: &Actor<'_>) -> Result<AccountRow, Error> {
+    let Some(session_id) = actor.session_id else {
+        return account_lock(tx, product, account_id).await?.ok_or(Error::NoAccount);
+    };
+    let (own, row) = if actor.id <= account_id {
+        let own = account_lock(tx, product, actor.id).await?;
+        let row = if actor.id == account_id { own.clone() } else { account_lock(tx, product, account_id).await? };
+        (own, row)
+    } else {
+        let row = account_lock(tx, product, account_id).await?;
+        (account_lock(tx, product, actor.id).await?, row)
+    };
+    let own = own.ok_or(Error::InvalidAccessToken)?;
+    if own.suspended_at.is_some() {
+        return Err(Error::AccountSuspended);
+    }
+    // The token with the old roles is withdrawn; its holder's guard may not have heard of that yet.
+    let open = session_is_open(tx, product, actor.id, session_id, actor.now_ms).await?;
+    if !open || !Roles::stored(&own.roles).has(Role::Admin) {
+        return Err(Error::InvalidAccessToken);
+    }
+    row.ok_or(Error::NoAccount)
 }

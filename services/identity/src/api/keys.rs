@@ -58,6 +58,7 @@ impl KeyApi {
             id: row.ended_id,
             expires_at: row.expires_at,
             suspended: row.suspended,
+            last_token_id: row.last_token_id.unwrap_or_default(),
         });
         Ok(ListRevocationsResponse { revocations: revocations.collect(), next_page_token: next.to_string() })
     }

@@ -28,7 +28,7 @@ use crate::domain::token::{Access, RefreshToken, SecretKeys};
 use crate::error::Error;
 use crate::hashing::Hashing;
 use crate::store::revocation::{
-    RevocationRow, revocation_insert, revocation_insert_sessions, revocation_insert_tokens,
+    RevocationRow, revocation_insert, revocation_insert_account, revocation_insert_sessions,
 };
 use crate::store::session::{session_end_all, session_last_access, session_lock_all};
 use crate::store::token::{NewToken, token_insert};
@@ -85,7 +85,8 @@ impl Identity {
     fn refuse(&self, rows: Vec<RevocationRow>) {
         for row in rows {
             let refusal = if row.suspended { Refusal::Suspended } else { Refusal::Ended };
-            self.revocations.insert(row.ended_id, refusal, row.expires_at);
+            let last_token_id = row.last_token_id.unwrap_or_default();
+            self.revocations.insert_account(row.ended_id, last_token_id, refusal, row.expires_at);
         }
     }
 
@@ -145,7 +146,7 @@ async fn withdraw_tokens(
     let until_ms = now_ms + STREAM_MS;
     // A token that has expired may have begun a stream that is still open.
     let since_s = (now_ms - STREAM_MS).div_euclid(1000);
-    revocation_insert_tokens(tx, product, account_id, suspended, since_s, until_ms).await
+    Ok(revocation_insert_account(tx, product, account_id, suspended, since_s, until_ms).await?.into_iter().collect())
 }
 
 /// Ends every session of an account, whose lock the caller holds, or all but `keep`; says how many. The last thing a

@@ -20,8 +20,8 @@ use crate::error::Error;
 use crate::reset_mail;
 use crate::store::account::{account_by_email, account_credential, account_lock, account_set_password};
 use crate::store::audit::{AuditEvent, AuditKind, audit_insert};
-use crate::store::failure::failure_insert;
-use crate::store::reset::{reset_delete_all, reset_find};
+use crate::store::failure::failure_delete_all;
+use crate::store::reset::{reset_delete_all, reset_delete_job, reset_find};
 
 /// The service behind `weft.identity.v1.PasswordService`.
 pub struct PasswordApi(pub Arc<Identity>);
@@ -77,8 +77,7 @@ impl Identity {
         self.check_failures(&self.db, product, &address).await?;
         if !place.verify(request.old_password.into(), Some(row.password_hash.clone())).await? {
             let now_ms = self.clock.now_ms();
-            failure_insert(&self.db, &product.slug, &address, now_ms).await?;
-            audit_insert(&self.db, &event(caller, AuditKind::LoginFailed, &claims.sub, now_ms)).await?;
+            self.note_failure(product, &address, &event(caller, AuditKind::LoginFailed, &claims.sub, now_ms)).await?;
             return Err(Error::WrongPassword);
         }
         let hash = self.hashing.place()?.hash(request.new_password.into()).await?;
@@ -93,6 +92,7 @@ impl Identity {
                     return Err(Error::PasswordChanged);
                 }
                 reset_delete_all(&tx, &claims.prd, &claims.sub).await?;
+                reset_delete_job(&tx, &claims.prd, &reset_mail::job_id(&address)).await?;
                 audit_insert(&tx, &event).await?;
                 let keep = Some(claims.sid.as_str());
                 Ok(end_sessions(&tx, &claims.prd, &claims.sub, keep, EndReason::Password, now_ms).await?)
@@ -139,10 +139,14 @@ impl Identity {
         let (_, rows) = self
             .db
             .write("reset password", async |tx: Tx| {
-                account_lock(&tx, slug, &account_id).await?.ok_or(Error::InvalidResetToken)?;
+                let account = account_lock(&tx, slug, &account_id).await?.ok_or(Error::InvalidResetToken)?;
+                let address = self.secrets.address_hash(&account.email);
                 reset_find(&tx, slug, &token_hash, now_ms).await?.ok_or(Error::InvalidResetToken)?;
                 account_set_password(&tx, slug, &account_id, None, &hash).await?;
                 reset_delete_all(&tx, slug, &account_id).await?;
+                reset_delete_job(&tx, slug, &reset_mail::job_id(&address)).await?;
+                // Whoever guessed at the old password must not keep the owner from the new one.
+                failure_delete_all(&tx, slug, &address).await?;
                 audit_insert(&tx, &event).await?;
                 Ok::<_, Error>(end_sessions(&tx, slug, &account_id, None, EndReason::Password, now_ms).await?)
             })

@@ -111,8 +111,7 @@ impl Identity {
                     actor_id: None,
                     detail: None,
                 };
-                failure_insert(&self.db, &product.slug, &address, now_ms).await?;
-                audit_insert(&self.db, &event).await?;
+                self.note_failure(product, &address, &event).await?;
                 Err(Error::InvalidCredentials)
             }
         }
@@ -121,8 +120,27 @@ impl Identity {
     /// Refuses an address of which too many logins failed. Whether anybody has it makes no difference, nor whether the
     /// password is right: it is a limit, and ends by itself.
     pub(super) async fn check_failures(&self, on: &impl On, product: &Product, address: &str) -> Result<(), Error> {
+        self.check_below(on, product, address, self.login_failures).await
+    }
+
+    /// Writes a wrong guess down. Whoever is over the limit by now, because of other guesses at once, is told that, as with
+    /// the right password, and not that this guess was wrong.
+    pub(super) async fn note_failure(
+        &self,
+        product: &Product,
+        address: &str,
+        event: &AuditEvent<'_>,
+    ) -> Result<(), Error> {
+        self.check_failures(&self.db, product, address).await?;
+        failure_insert(&self.db, &product.slug, address, event.at).await?;
+        audit_insert(&self.db, event).await?;
+        // One more than the limit, because this one is among them.
+        self.check_below(&self.db, product, address, self.login_failures.saturating_add(1)).await
+    }
+
+    async fn check_below(&self, on: &impl On, product: &Product, address: &str, most: u32) -> Result<(), Error> {
         let now_ms = self.clock.now_ms();
-        match failure_find(on, &product.slug, address, now_ms - FAILURES_WITHIN_MS, self.login_failures).await? {
+        match failure_find(on, &product.slug, address, now_ms - FAILURES_WITHIN_MS, most).await? {
             None => Ok(()),
             Some(at) => {
                 let left_ms = at + FAILURES_WITHIN_MS - now_ms;

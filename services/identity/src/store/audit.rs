@@ -23,8 +23,10 @@ pub enum AuditKind {
     RoleGranted,
     /// A role was taken; the detail names it.
     RoleRevoked,
-    /// The account was suspended.
+    /// The account was suspended; the detail is the SHA-256 of the reason.
     Suspended,
+    /// It is suspended for another reason; the detail is the SHA-256 of the new one.
+    SuspendReasonChanged,
     /// It was restored.
     Restored,
     /// Its owner changed the password.
@@ -48,6 +50,7 @@ impl AuditKind {
             AuditKind::RoleGranted => "role_granted",
             AuditKind::RoleRevoked => "role_revoked",
             AuditKind::Suspended => "suspended",
+            AuditKind::SuspendReasonChanged => "suspend_reason_changed",
             AuditKind::Restored => "restored",
             AuditKind::PasswordChanged => "password_changed",
             AuditKind::PasswordResetSent => "password_reset_sent",

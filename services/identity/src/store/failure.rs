@@ -1,6 +1,6 @@
 //! Logins that failed, by the keyed hash of the address that was tried.
 use weft_core::new_id;
-use weft_db::{Db, DbError, On, sql};
+use weft_db::{Db, DbError, On, Tx, sql};
 
 use crate::store::PRUNE_ROWS;
 
@@ -32,6 +32,16 @@ pub async fn failure_find(
     .bind(i64::from(most.saturating_sub(1)))
     .opt(on)
     .await
+}
+
+/// Deletes all failures of an address.
+pub async fn failure_delete_all(tx: &Tx, product: &str, address: &str) -> Result<(), DbError> {
+    sql("DELETE FROM login_failures WHERE product = $1 AND address = $2")
+        .bind(product)
+        .bind(address)
+        .run(tx)
+        .await
+        .map(drop)
 }
 
 /// Deletes failures at or before `before_ms`.

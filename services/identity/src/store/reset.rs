@@ -18,14 +18,14 @@ pub struct NewReset<'a> {
 }
 
 /// Adds a token.
-pub async fn reset_insert(db: &Db, reset: &NewReset<'_>) -> Result<(), DbError> {
+pub async fn reset_insert(tx: &Tx, reset: &NewReset<'_>) -> Result<(), DbError> {
     sql("INSERT INTO password_resets (product, hash, account_id, created_at, expires_at) VALUES ($1, $2, $3, $4, $5)")
         .bind(reset.product)
         .bind(reset.hash)
         .bind(reset.account_id)
         .bind(reset.created_at)
         .bind(reset.expires_at)
-        .run(db)
+        .run(tx)
         .await
         .map(drop)
 }
@@ -40,15 +40,36 @@ pub async fn reset_find(on: &impl On, product: &str, hash: &str, now_ms: i64) ->
         .await
 }
 
-/// How many mails an account was sent after `after_ms`.
-pub async fn reset_count_sent(db: &Db, product: &str, account_id: &str, after_ms: i64) -> Result<i64, DbError> {
-    sql("SELECT COUNT(*) FROM password_resets \
-         WHERE product = $1 AND account_id = $2 AND created_at > $3 AND sent_at IS NOT NULL")
+/// When the newest mails to an account were handed over, at most `most`, newest first, in ms since 1970; of links made
+/// after `after_ms`.
+pub async fn reset_sent(
+    tx: &Tx,
+    product: &str,
+    account_id: &str,
+    after_ms: i64,
+    most: i64,
+) -> Result<Vec<i64>, DbError> {
+    sql("SELECT sent_at FROM password_resets \
+         WHERE product = $1 AND account_id = $2 AND created_at > $3 AND sent_at IS NOT NULL \
+         ORDER BY created_at DESC LIMIT $4")
     .bind(product)
     .bind(account_id)
     .bind(after_ms)
-    .one(db)
+    .bind(most)
+    .all(tx)
     .await
+}
+
+/// Whether a job waits or is being done.
+pub async fn reset_has_job(tx: &Tx, product: &str, job_id: &str) -> Result<bool, DbError> {
+    let found: Option<i64> =
+        sql("SELECT run_at FROM jobs WHERE product = $1 AND id = $2").bind(product).bind(job_id).opt(tx).await?;
+    Ok(found.is_some())
+}
+
+/// Deletes the job of an account, whose lock the caller holds.
+pub async fn reset_delete_job(tx: &Tx, product: &str, job_id: &str) -> Result<(), DbError> {
+    sql("DELETE FROM jobs WHERE product = $1 AND id = $2").bind(product).bind(job_id).run(tx).await.map(drop)
 }
 
 /// Notes that the mail with the token was handed over.

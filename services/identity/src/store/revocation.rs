@@ -9,12 +9,21 @@ record! {
     pub struct RevocationRow {
         /// Where it stands in the list, from 1.
         pub position: i64,
-        /// The claim `sid` or `jti`.
+        /// The claim `sid` or `jti`, or `sub` with a last token.
         pub ended_id: String,
         /// When the last access token of this id expires, in ms since 1970.
         pub expires_at: i64,
         /// Whether the reason is that the account is suspended.
         pub suspended: bool,
+        /// Of an account: the greatest `jti` that is withdrawn.
+        pub last_token_id: Option<String>,
+    }
+}
+
+record! {
+    struct NewestRow {
+        id: Option<String>,
+        expires: Option<i64>,
     }
 }
 
@@ -61,7 +70,7 @@ pub async fn revocation_insert_sessions(
              THEN MAX(t.access_exp) * 1000 ELSE $4 END \
          FROM sessions s JOIN refresh_tokens t ON t.product = s.product AND t.session_id = s.id \
          WHERE s.product = $1 AND s.account_id = $2 AND s.ended_at = $3 GROUP BY s.id \
-         RETURNING position, ended_id, expires_at, suspended")
+         RETURNING position, ended_id, expires_at, suspended, last_token_id")
     .bind(product)
     .bind(account_id)
     .bind(ended_at)
@@ -71,51 +80,47 @@ pub async fn revocation_insert_sessions(
     .await
 }
 
-/// Adds every access token of an account that has not expired at `now_s`, in s since 1970, of sessions that are not
-/// over. The caller holds the locks of the account and of its sessions, so that none is issued meanwhile.
-pub async fn revocation_insert_tokens(
+/// Withdraws every access token of an account that had not expired at `since_s`, in s since 1970: one entry, however many
+/// they are; none if there are none. The caller holds the locks of the account and of its sessions, so that none is issued
+/// meanwhile. The bound is the greatest id that was issued, whichever replica's clock it came from.
+pub async fn revocation_insert_account(
     tx: &Tx,
     product: &str,
     account_id: &str,
     suspended: bool,
-    now_s: i64,
+    since_s: i64,
     until_ms: i64,
-) -> Result<Vec<RevocationRow>, DbError> {
-    let count: i64 = sql("SELECT COUNT(*) FROM refresh_tokens t \
+) -> Result<Option<RevocationRow>, DbError> {
+    let newest: NewestRow = sql("SELECT MAX(t.access_id) AS id, MAX(t.access_exp) AS expires FROM refresh_tokens t \
          JOIN sessions s ON s.product = t.product AND s.id = t.session_id \
-         WHERE s.product = $1 AND s.account_id = $2 AND s.ended_at IS NULL AND t.access_exp > $3 \
-         AND t.revoked_at IS NULL")
+         WHERE s.product = $1 AND s.account_id = $2 AND s.ended_at IS NULL AND t.access_exp > $3")
     .bind(product)
     .bind(account_id)
-    .bind(now_s)
+    .bind(since_s)
     .one(tx)
     .await?;
-    let before = take_positions(tx, count).await?;
-    sql("INSERT INTO revocations (position, ended_id, expires_at, suspended) \
-         SELECT $6 + ROW_NUMBER() OVER (ORDER BY t.access_id), t.access_id, \
-             CASE WHEN t.access_exp * 1000 > $4 THEN t.access_exp * 1000 ELSE $4 END, $5 \
-         FROM refresh_tokens t JOIN sessions s ON s.product = t.product AND s.id = t.session_id \
-         WHERE s.product = $1 AND s.account_id = $2 AND s.ended_at IS NULL AND t.access_exp > $3 \
-         AND t.revoked_at IS NULL \
-         RETURNING position, ended_id, expires_at, suspended")
-    .bind(product)
+    let (Some(last_token_id), Some(expires)) = (newest.id, newest.expires) else { return Ok(None) };
+    let before = take_positions(tx, 1).await?;
+    sql("INSERT INTO revocations (position, ended_id, expires_at, suspended, last_token_id) VALUES ($1, $2, $3, $4, $5) \
+         RETURNING position, ended_id, expires_at, suspended, last_token_id")
+    .bind(before + 1)
     .bind(account_id)
-    .bind(now_s)
-    .bind(until_ms)
+    .bind(until_ms.max(expires * 1000))
     .bind(suspended)
-    .bind(before)
-    .all(tx)
+    .bind(last_token_id)
+    .opt(tx)
     .await
 }
 
 /// At most `limit` entries after a position whose tokens have not expired, oldest first.
 pub async fn revocation_list(db: &Db, after: i64, now_ms: i64, limit: i64) -> Result<Vec<RevocationRow>, DbError> {
-    sql("SELECT position, ended_id, expires_at, suspended FROM revocations WHERE position > $1 AND expires_at > $2 ORDER BY position LIMIT $3")
-        .bind(after)
-        .bind(now_ms)
-        .bind(limit)
-        .all(db)
-        .await
+    sql("SELECT position, ended_id, expires_at, suspended, last_token_id FROM revocations \
+         WHERE position > $1 AND expires_at > $2 ORDER BY position LIMIT $3")
+    .bind(after)
+    .bind(now_ms)
+    .bind(limit)
+    .all(db)
+    .await
 }
 
 /// The last position given out; 0 before the first.

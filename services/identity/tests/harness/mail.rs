@@ -113,6 +113,6 @@ fn path(command: &str) -> String {
 /// The link in a mail, and its token.
 pub fn link_token(mail: &str) -> (String, String) {
     let link = mail.lines().find(|line| line.starts_with("http")).unwrap_or_else(|| panic!("no link in {mail}"));
-    let (base, token) = link.trim_end().split_once("&token=").unwrap();
+    let (base, token) = link.trim_end().split_once("#token=").unwrap();
     (base.to_owned(), token.to_owned())
 }

@@ -83,7 +83,7 @@ impl World {
     /// Gives somebody a role, as an operator does.
     pub async fn grant(&self, email: &str, role: &str) {
         let order = RoleOrder { product: PRODUCT, email, role, given: true };
-        assert!(weft_identity::change_role(&self.config.database_url, &self.clock, order).await.unwrap());
+        assert!(weft_identity::change_role(&self.config.database_url, &self.clock, order).await.unwrap().changed);
     }
 
     /// Somebody who has registered and is an administrator.
