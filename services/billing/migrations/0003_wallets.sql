@@ -80,6 +80,9 @@ CREATE TABLE holds (
 -- What the sweeper looks for.
 CREATE INDEX holds_open ON holds (expires_at) WHERE state = 'open';
 
+-- What is forgotten.
+CREATE INDEX holds_ended ON holds (expires_at) WHERE state <> 'open';
+
 -- The answers of calls that must not happen twice.
 CREATE TABLE idempotency_keys (
     product    TEXT   NOT NULL,

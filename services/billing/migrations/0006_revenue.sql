@@ -151,3 +151,14 @@ CREATE TABLE transfer_reversals (
 );
 CREATE INDEX transfer_reversals_payout ON transfer_reversals (product, payout_id);
 CREATE INDEX transfer_reversals_pending ON transfer_reversals (touched_at) WHERE status = 'pending';
+
+-- Which sale a caller's idempotency key of `Charge` is for, kept with the sale: a late retry gets the same sale, also
+-- one that was paid back since, and charges nobody again.
+CREATE TABLE sale_keys (
+    product     TEXT  NOT NULL,
+    request_key TEXT  NOT NULL,
+    request     BYTEA NOT NULL,  -- SHA-256 of what was asked
+    sale_id     TEXT  NOT NULL,
+    PRIMARY KEY (product, request_key),
+    FOREIGN KEY (product, sale_id) REFERENCES sales (product, id)
+);

@@ -65,7 +65,6 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 4, name: "payments", sql: include_str!("../migrations/0004_payments.sql") },
     Migration { version: 5, name: "usage", sql: include_str!("../migrations/0005_usage.sql") },
     Migration { version: 6, name: "revenue", sql: include_str!("../migrations/0006_revenue.sql") },
-    Migration { version: 7, name: "keys of sales, old holds", sql: include_str!("../migrations/0007_late.sql") },
 ];
 
 /// Brings the database to this version.
