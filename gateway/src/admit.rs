@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::HOST;
+use http::header::{AUTHORIZATION, HOST};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 use tokio::time::Instant;
@@ -15,6 +15,7 @@ use weft_cache::{Binding, Cache, Decision, Rate};
 use weft_core::Reason;
 use weft_product::Products;
 
+use crate::exchange::{Exchange, Foreign};
 use crate::headers::{check_headers, strip_identity};
 use crate::methods::Method;
 use crate::rates::Rates;
@@ -48,6 +49,7 @@ pub type Over = Pin<Box<dyn Future<Output = Status> + Send>>;
 /// What decides who is let in.
 pub struct Door {
     guard: Guard,
+    exchange: Exchange,
     rates: Rates,
     cache: Cache,
     products: Arc<Products>,
@@ -85,13 +87,14 @@ impl Door {
     /// A door. The error is what [`default_product`] says.
     pub fn new(
         guard: Guard,
+        exchange: Exchange,
         rates: Rates,
         cache: Cache,
         products: Arc<Products>,
         rules: Rules,
     ) -> Result<Self, String> {
         let default_product = default_product(&products, &rules.default_product)?;
-        Ok(Door { guard, rates, cache, products, default_product, rules })
+        Ok(Door { guard, exchange, rates, cache, products, default_product, rules })
     }
 
     /// Lets a call of an RPC in and says how long it may take, or why it is not let in. The headers are then such
@@ -117,7 +120,42 @@ impl Door {
         check_headers(&parts.headers)?;
         self.name_product(parts)?;
         strip_identity(&mut parts.headers, address);
-        self.guard.admit(&method.path, &parts.headers).await
+        match Foreign::of(&parts.headers) {
+            Some(foreign) => self.look_foreign(method, &mut parts.headers, &foreign).await,
+            None => self.guard.admit(&method.path, &parts.headers).await,
+        }
+    }
+
+    /// Who is calling with a token of another issuer. Only a token of ours goes inward.
+    async fn look_foreign(
+        &self,
+        method: &Method,
+        headers: &mut HeaderMap,
+        foreign: &Foreign,
+    ) -> Result<Caller, Status> {
+        let public = self.guard.policies().get(&method.path).is_none_or(|policy| policy.access == Access::Public);
+        let mut tried = None;
+        loop {
+            let ours = match self.exchange.token(foreign, headers, tried.as_ref()).await {
+                Ok(ours) => ours,
+                Err(_refusal) if public => {
+                    headers.remove(AUTHORIZATION);
+                    return self.guard.admit(&method.path, headers).await;
+                }
+                Err(refusal) => return Err(refusal),
+            };
+            ours.replace(headers);
+            let admitted = self.guard.admit(&method.path, headers).await;
+            let refused = match &admitted {
+                Ok(caller) => caller.user.is_none(),
+                Err(status) => status.code() == Code::Unauthenticated,
+            };
+            // Withdrawn, because roles changed for instance: the issuer's word may be good for another one.
+            if !refused || tried.is_some() {
+                return admitted;
+            }
+            tried = Some(ours);
+        }
     }
 
     /// Counts a request that is not of an RPC against the limit of its address.

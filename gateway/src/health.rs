@@ -24,10 +24,11 @@ use crate::edge;
 use crate::error::trailers_only;
 use crate::frames;
 use crate::relay::code_of;
+use crate::setup;
 use crate::upstream::Upstream;
 
 /// Paths of the edge itself, which no annotation may take.
-pub const OWN_PATHS: [&str; 4] = ["/health", "/health/detailed", "/api/v1/health", "/metrics"];
+pub const OWN_PATHS: [&str; 5] = ["/health", "/health/detailed", "/api/v1/health", "/metrics", "/setup"];
 /// Those of them that cost something: they count against the limit of the caller's address.
 pub const COUNTED_PATHS: [&str; 2] = ["/health/detailed", "/metrics"];
 /// How long an answer of the services about themselves is passed on.
@@ -84,6 +85,7 @@ impl Health {
         Some(match path {
             "/health/detailed" => self.detailed(draining).await,
             "/metrics" => metrics(),
+            "/setup" => setup::page(),
             "/health" => edge::json(status, &json!({"status": word})),
             _ => edge::json(status, &json!({"status": word, "version": env!("CARGO_PKG_VERSION")})),
         })

@@ -13,6 +13,7 @@ mod config;
 mod cors;
 mod edge;
 mod error;
+mod exchange;
 mod frames;
 mod grpc;
 mod headers;
@@ -27,6 +28,7 @@ mod rates;
 mod relay;
 mod rest;
 mod routes;
+mod setup;
 mod socket;
 mod template;
 mod transcode;
@@ -43,6 +45,7 @@ use tonic::service::Routes;
 use weft_auth::{Guard, Policies, Policy};
 use weft_cache::Cache;
 use weft_product::Products;
+use weft_proto::identity::v1::auth_service_client::AuthServiceClient;
 use weft_runtime::{Mesh, MeshConfig, with_reflection};
 
 pub use crate::config::Config;
@@ -51,6 +54,7 @@ pub use crate::error::Error;
 use crate::admit::{Door, Rules};
 use crate::body::BodyLimit;
 use crate::edge::{Edge, Limits};
+use crate::exchange::Exchange;
 use crate::health::{Health, OWN_PATHS};
 use crate::methods::Methods;
 use crate::operator::Operator;
@@ -88,7 +92,8 @@ async fn build(config: &Config, mesh: &Mesh, products: Arc<Products>) -> Result<
         stream_limit: Duration::from_millis(config.weft_edge_stream_limit_ms),
     };
     let rates = Rates::new(mesh.entitlements(), products.clone(), mesh.tasks().clone());
-    let door = Door::new(guard, rates, cache, products, rules)
+    let exchange = Exchange::new(AuthServiceClient::new(mesh.channel("identity")), mesh.clock().clone());
+    let door = Door::new(guard, exchange, rates, cache, products, rules)
         .map_err(|problem| Error::Config { key: "WEFT_DEFAULT_PRODUCT", problem })?;
     let upstreams = services.into_iter().chain(operator.upstreams).map(|(_, upstream)| upstream).collect();
     let health = Health::new(mesh, upstreams, reflection).await;

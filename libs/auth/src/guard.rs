@@ -151,7 +151,7 @@ fn fits(caller: &Caller, user: &Claims) -> bool {
 }
 
 /// The token of `Bearer <token>`; the scheme in any case, as RFC 9110 has it.
-fn bearer(header: &str) -> Option<&str> {
+pub fn bearer(header: &str) -> Option<&str> {
     let (scheme, token) = header.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_matches(' '))
 }

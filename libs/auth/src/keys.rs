@@ -1,21 +1,22 @@
-//! The public keys that access tokens are checked with.
+//! The keys that access tokens are checked with: public ones, or one secret if the operator wants that.
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ed25519_dalek::VerifyingKey;
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, Shared};
-use jsonwebtoken::DecodingKey;
+use jsonwebtoken::{Algorithm, DecodingKey};
+use secrecy::{ExposeSecret, SecretString};
 use tokio::time::timeout;
 use weft_core::Clock;
 use weft_proto::Channel;
 use weft_proto::identity::v1::key_service_client::KeyServiceClient;
 use weft_proto::identity::v1::{GetJwksRequest, Jwk};
 
+use crate::flight::{Flights, Wait};
 use crate::moment::Moment;
 
 /// Keys older than this are fetched again, by one call that waits for the answer; the others go on.
@@ -33,7 +34,8 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(1);
 /// More keys than this in one set are ignored.
 const MAX_KEYS: usize = 100;
 
-/// The public keys of access tokens. Cheap to clone; clones share one cache.
+/// The keys of access tokens, and with them the one algorithm that is believed: a token's own word for it counts for
+/// nothing. Cheap to clone; clones share one cache.
 #[derive(Clone)]
 pub struct Keys(Source);
 
@@ -41,12 +43,17 @@ pub struct Keys(Source);
 enum Source {
     Fixed(Arc<KeySet>),
     Remote(Arc<Remote>),
+    Shared(Arc<KeySet>),
 }
 
 /// Keys by their id. Stays the same allocation for as long as its content does, so that what was verified
 /// with it can be recognised by address.
 #[derive(Default)]
-pub(crate) struct KeySet(HashMap<String, Key>);
+pub(crate) struct KeySet {
+    keys: HashMap<String, Key>,
+    /// In place of the keys, whatever id is asked for.
+    shared: Option<DecodingKey>,
+}
 
 struct Key {
     x: [u8; 32],
@@ -66,21 +73,13 @@ struct Remote {
     client: KeyServiceClient<Channel>,
     /// Apart from the flight, which holds it too and would otherwise hold itself.
     held: Arc<RwLock<Option<Held>>>,
-    flight: Mutex<Option<Flight>>,
+    flights: Flights,
 }
 
 struct Held {
     set: Arc<KeySet>,
     /// When the fetch that brought them began.
     asked: Moment,
-}
-
-/// The last fetch, under way or over. Shared: whoever waits drives it, so a caller who leaves stops nothing.
-struct Flight {
-    began: Moment,
-    /// The fetch before this one failed: identity is away, nobody who has keys should wait.
-    retry: bool,
-    done: Shared<BoxFuture<'static, bool>>,
 }
 
 impl Keys {
@@ -90,12 +89,26 @@ impl Keys {
     /// While identity is away the cached keys go on working; while it answers, a key that it no longer
     /// lists is refused after at most 10 min.
     pub fn remote(client: KeyServiceClient<Channel>) -> Keys {
-        Keys(Source::Remote(Arc::new(Remote { client, held: Arc::default(), flight: Mutex::default() })))
+        Keys(Source::Remote(Arc::new(Remote { client, held: Arc::default(), flights: Flights::default() })))
     }
 
     /// Keys that never change: identity's own. A key that is not a usable Ed25519 key is left out.
     pub fn fixed(keys: Vec<Jwk>) -> Keys {
         Keys(Source::Fixed(Arc::new(KeySet::of(&keys))))
+    }
+
+    /// One secret that signs and checks (HS256). Everybody who has it can mint tokens.
+    pub fn shared(secret: &SecretString) -> Keys {
+        let shared = Some(DecodingKey::from_secret(secret.expose_secret().as_bytes()));
+        Keys(Source::Shared(Arc::new(KeySet { keys: HashMap::new(), shared })))
+    }
+
+    /// What tokens must be signed with.
+    pub(crate) fn algorithm(&self) -> Algorithm {
+        match &self.0 {
+            Source::Shared(_) => Algorithm::HS256,
+            Source::Fixed(_) | Source::Remote(_) => Algorithm::EdDSA,
+        }
     }
 
     /// Fetches old keys again, see [`REFRESH_AFTER`] and [`MAX_AGE`]; returns at once if they are not old.
@@ -113,10 +126,10 @@ impl Keys {
         remote.fetch(now, wait).await;
     }
 
-    /// The key set that holds `kid`.
+    /// The key set that has a key for `kid`.
     pub(crate) async fn find(&self, kid: &str, clock: &Clock) -> Result<Arc<KeySet>, NoKey> {
         if let Some(set) = self.held()
-            && set.0.contains_key(kid)
+            && set.get(kid).is_some()
         {
             return Ok(set);
         }
@@ -124,13 +137,13 @@ impl Keys {
             remote.fetch(Moment::now(clock), Wait::Always).await;
         }
         let set = self.held().ok_or(NoKey::Unavailable)?;
-        if set.0.contains_key(kid) { Ok(set) } else { Err(NoKey::Unknown) }
+        if set.get(kid).is_some() { Ok(set) } else { Err(NoKey::Unknown) }
     }
 
     /// Whether `set` is what the source lists now.
     pub(crate) fn is_current(&self, set: &Arc<KeySet>) -> bool {
         match &self.0 {
-            Source::Fixed(own) => Arc::ptr_eq(own, set),
+            Source::Fixed(own) | Source::Shared(own) => Arc::ptr_eq(own, set),
             Source::Remote(remote) => {
                 let held = remote.held.read().unwrap_or_else(PoisonError::into_inner);
                 held.as_ref().is_some_and(|held| Arc::ptr_eq(&held.set, set))
@@ -140,7 +153,7 @@ impl Keys {
 
     fn held(&self) -> Option<Arc<KeySet>> {
         match &self.0 {
-            Source::Fixed(set) => Some(set.clone()),
+            Source::Fixed(set) | Source::Shared(set) => Some(set.clone()),
             Source::Remote(remote) => {
                 let held = remote.held.read().unwrap_or_else(PoisonError::into_inner);
                 held.as_ref().map(|held| held.set.clone())
@@ -154,6 +167,7 @@ impl fmt::Debug for Keys {
         let kind = match &self.0 {
             Source::Fixed(_) => "fixed",
             Source::Remote(_) => "remote",
+            Source::Shared(_) => "shared",
         };
         f.debug_tuple("Keys").field(&kind).finish()
     }
@@ -163,16 +177,16 @@ impl KeySet {
     /// As RFC 7517 asks: what is not understood is ignored.
     fn of(jwks: &[Jwk]) -> KeySet {
         let usable = jwks.iter().take(MAX_KEYS).filter_map(|jwk| Some((jwk.kid.clone(), Key::of(jwk)?)));
-        KeySet(usable.collect())
+        KeySet { keys: usable.collect(), shared: None }
     }
 
     pub(crate) fn get(&self, kid: &str) -> Option<&DecodingKey> {
-        self.0.get(kid).map(|key| &key.decoding)
+        self.shared.as_ref().or_else(|| self.keys.get(kid).map(|key| &key.decoding))
     }
 
     fn same(&self, other: &KeySet) -> bool {
-        self.0.len() == other.0.len()
-            && self.0.iter().all(|(kid, key)| other.0.get(kid).is_some_and(|theirs| theirs.x == key.x))
+        self.keys.len() == other.keys.len()
+            && self.keys.iter().all(|(kid, key)| other.keys.get(kid).is_some_and(|theirs| theirs.x == key.x))
     }
 }
 
@@ -194,17 +208,6 @@ impl Key {
     }
 }
 
-/// Who waits for a fetch.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Wait {
-    /// The caller cannot go on without it.
-    Always,
-    /// The caller waits unless identity is known to be away.
-    UnlessAway,
-    /// The caller waits only if it began the fetch.
-    OnlyOwn,
-}
-
 impl Remote {
     fn age(&self, now: Moment) -> Option<Duration> {
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
@@ -214,24 +217,8 @@ impl Remote {
     /// Joins the fetch that is under way, or begins one if the last is long enough ago.
     async fn fetch(&self, now: Moment, wait: Wait) {
         let pause = if self.age(now).is_some() { FETCH_PAUSE } else { FETCH_PAUSE_EMPTY };
-        let (done, joins) = {
-            let mut last = self.flight.lock().unwrap_or_else(PoisonError::into_inner);
-            match &*last {
-                Some(flight) if now.since(flight.began) < pause => {
-                    let joins = wait == Wait::Always || (wait == Wait::UnlessAway && !flight.retry);
-                    (flight.done.clone(), joins)
-                }
-                before => {
-                    let retry = before.as_ref().is_some_and(|flight| flight.done.peek() == Some(&false));
-                    let done = fetch(self.client.clone(), self.held.clone(), now).boxed().shared();
-                    *last = Some(Flight { began: now, retry, done: done.clone() });
-                    (done, true)
-                }
-            }
-        };
-        if joins {
-            done.await;
-        }
+        let begin = || fetch(self.client.clone(), self.held.clone(), now).boxed();
+        self.flights.join(now, pause, wait, begin).await;
     }
 }
 
@@ -250,7 +237,7 @@ async fn fetch(mut client: KeyServiceClient<Channel>, held: Arc<RwLock<Option<He
             return false;
         }
     };
-    if set.0.is_empty() {
+    if set.keys.is_empty() {
         tracing::warn!("identity lists no usable key for access tokens");
         return false;
     }
@@ -274,7 +261,7 @@ mod tests {
 
     #[test]
     fn only_a_whole_ed25519_signature_key_is_used() {
-        assert_eq!(KeySet::of(&[jwk()]).0.len(), 1);
+        assert_eq!(KeySet::of(&[jwk()]).keys.len(), 1);
         let small_order = URL_SAFE_NO_PAD.encode([0_u8; 32]);
         let bad = [
             Jwk { kty: "RSA".into(), ..jwk() },
@@ -288,7 +275,7 @@ mod tests {
             Jwk { x: small_order, ..jwk() },
         ];
         for key in bad {
-            assert!(KeySet::of(std::slice::from_ref(&key)).0.is_empty(), "{key:?}");
+            assert!(KeySet::of(std::slice::from_ref(&key)).keys.is_empty(), "{key:?}");
         }
     }
 

@@ -7,6 +7,8 @@
 mod caller;
 mod claims;
 mod entitlements;
+mod external;
+mod flight;
 mod guard;
 mod headers;
 mod keys;
@@ -22,7 +24,8 @@ mod verifier;
 pub use caller::Caller;
 pub use claims::{AUDIENCE, Claims, ISSUER};
 pub use entitlements::Entitlements;
-pub use guard::Guard;
+pub use external::{Claimed, ExternalClaims, ExternalError, ExternalKeys, Fetched, Rules, claimed};
+pub use guard::{Guard, bearer};
 pub use headers::{PRODUCT_HEADER, REQUEST_ID_HEADER, SERVICE_TOKEN_HEADER, TIMEOUT_HEADER, grpc_timeout, request_id};
 pub use keys::Keys;
 pub use layer::{GuardLayer, GuardService};
@@ -30,4 +33,4 @@ pub use policy::{Access, HEALTH_SERVICE, Policies, Policy, PolicyError, REFLECTI
 pub use revocations::{Refusal, Revocations, follow};
 pub use service_key::ServiceKey;
 pub use signer::{RandomnessError, Signer};
-pub use verifier::Verifier;
+pub use verifier::{Verifier, not_valid};

@@ -6,7 +6,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ed25519_dalek::SigningKey;
 use ed25519_dalek::pkcs8::EncodePrivateKey;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use secrecy::{ExposeSecret, SecretBox};
+use secrecy::{ExposeSecret, SecretBox, SecretString};
 use sha2::{Digest, Sha256};
 use weft_proto::identity::v1::Jwk;
 
@@ -17,10 +17,11 @@ use crate::Claims;
 #[error("the system gave no random bytes for a new key: {0}")]
 pub struct RandomnessError(getrandom::Error);
 
-/// An Ed25519 key that signs access tokens.
+/// What signs access tokens: an Ed25519 key, or a secret that whoever checks them has too.
 pub struct Signer {
     header: Header,
     key: EncodingKey,
+    /// Nothing in it if there is no public half.
     jwk: Jwk,
 }
 
@@ -52,12 +53,18 @@ impl Signer {
         Signer { header, key: EncodingKey::from_ed_der(der.as_bytes()), jwk }
     }
 
-    /// The key id that this signer's tokens name.
-    pub fn kid(&self) -> &str {
-        &self.jwk.kid
+    /// Signs with a secret (HS256), for [`crate::Keys::shared`].
+    pub fn shared(secret: &SecretString) -> Signer {
+        let key = EncodingKey::from_secret(secret.expose_secret().as_bytes());
+        Signer { header: Header::new(Algorithm::HS256), key, jwk: Jwk::default() }
     }
 
-    /// The public half, as identity publishes it.
+    /// The key id that this signer's tokens name; empty if they name none.
+    pub fn kid(&self) -> &str {
+        self.header.kid.as_deref().unwrap_or_default()
+    }
+
+    /// The public half, as identity publishes it. A shared secret has none: nothing is in it.
     pub fn jwk(&self) -> Jwk {
         self.jwk.clone()
     }
@@ -65,13 +72,13 @@ impl Signer {
     /// An access token with these claims.
     pub fn mint(&self, claims: &Claims) -> String {
         jsonwebtoken::encode(&self.header, claims, &self.key)
-            .unwrap_or_else(|error| unreachable!("an Ed25519 key signs any claims: {error}"))
+            .unwrap_or_else(|error| unreachable!("both kinds of keys sign any claims: {error}"))
     }
 }
 
 impl fmt::Debug for Signer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Signer").field("kid", &self.jwk.kid).finish_non_exhaustive()
+        f.debug_struct("Signer").field("kid", &self.kid()).finish_non_exhaustive()
     }
 }
 

@@ -2,7 +2,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use jsonwebtoken::{Algorithm, Validation};
+use jsonwebtoken::{Algorithm, Header, Validation};
 use moka::policy::EvictionPolicy;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -54,12 +54,12 @@ struct Wire {
 }
 
 impl Verifier {
-    /// A verifier of tokens signed with one of `keys`; neither they nor their session are in `revocations`.
+    /// A verifier of tokens signed with one of `keys`, by their algorithm and no other; neither they nor their session are in `revocations`.
     pub fn new(keys: Keys, revocations: Revocations, clock: Clock) -> Verifier {
         // Least recently used, so that tokens which have expired make room for new ones.
         let verified =
             moka::sync::Cache::builder().max_capacity(MAX_VERIFIED).eviction_policy(EvictionPolicy::lru()).build();
-        let (validation, uses) = (signature_only(), Uses::default());
+        let (validation, uses) = (signature_only(keys.algorithm()), Uses::default());
         Verifier(Arc::new(Inner { keys, revocations, clock, validation, uses, verified }))
     }
 
@@ -111,8 +111,11 @@ impl Inner {
     /// Everything about a token that does not change later.
     async fn check(&self, token: &str) -> Result<Verified, Status> {
         let header = jsonwebtoken::decode_header(token).map_err(|_| not_valid())?;
-        let kid = header.kid.filter(|_| header.alg == Algorithm::EdDSA && header.crit.is_none());
-        let kid = kid.ok_or_else(not_valid)?;
+        if header.alg != self.keys.algorithm() || !is_plain(&header) {
+            return Err(not_valid());
+        }
+        // A shared secret has no id.
+        let kid = header.kid.or_else(|| (header.alg == Algorithm::HS256).then(String::new)).ok_or_else(not_valid)?;
         let keys = self.keys.find(&kid, &self.clock).await.map_err(|missing| match missing {
             NoKey::Unknown => not_valid(),
             NoKey::Unavailable => Reason::Unavailable.status("tokens cannot be checked right now, try again"),
@@ -144,9 +147,16 @@ impl fmt::Debug for Verifier {
     }
 }
 
+/// Whether a header says no more than ours do: no place of keys, nothing that has to be understood besides.
+fn is_plain(header: &Header) -> bool {
+    let Header { typ, crit, cty, jku, jwk, x5u, x5c, .. } = header;
+    typ.as_deref() == Some("JWT")
+        && [crit.is_some(), cty.is_some(), jku.is_some(), jwk.is_some(), x5u.is_some(), x5c.is_some()] == [false; 6]
+}
+
 /// jsonwebtoken checks algorithm and signature; claims are ours to check, because times come from [`Clock`].
-fn signature_only() -> Validation {
-    let mut validation = Validation::new(Algorithm::EdDSA);
+fn signature_only(algorithm: Algorithm) -> Validation {
+    let mut validation = Validation::new(algorithm);
     validation.required_spec_claims.clear();
     validation.validate_exp = false;
     validation.validate_aud = false;
@@ -154,7 +164,7 @@ fn signature_only() -> Validation {
 }
 
 /// The same for everything that can be wrong with a token: a forger learns nothing from it.
-pub(crate) fn not_valid() -> Status {
+pub fn not_valid() -> Status {
     Reason::Unauthenticated.status("the access token is not valid")
 }
 

@@ -2,6 +2,7 @@
 //! real connections.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail loudly")]
 mod entitlements;
+mod external;
 mod fakes;
 mod guard;
 mod keys;
@@ -9,4 +10,5 @@ mod layer;
 mod policies;
 mod revocations;
 mod service_tokens;
+mod shared_secret;
 mod tokens;

@@ -50,6 +50,18 @@ fn with_header(name: &str, value: Value) -> String {
     forge(&header, &base())
 }
 
+/// Signed, with a claim a second time in front.
+fn twice(name: &str, value: &str) -> String {
+    let claims = base().to_string().replacen('{', &format!("{{\"{name}\":{value},"), 1);
+    let message = format!("{}.{}", BASE64.encode(good_header().to_string()), BASE64.encode(claims));
+    let signature = SigningKey::from_bytes(&SEED).sign(message.as_bytes());
+    format!("{message}.{}", BASE64.encode(signature.to_bytes()))
+}
+
+fn jwk_of_ours() -> Value {
+    json!({"kty": "OKP", "crv": "Ed25519", "x": ours().jwk().x})
+}
+
 /// HMAC with something public as the secret.
 fn hmac(algorithm: Algorithm, secret: &[u8]) -> String {
     let header = Header { kid: Some(KID.into()), ..Header::new(algorithm) };
@@ -91,6 +103,13 @@ fn headers_gone_wrong() -> Vec<(&'static str, String)> {
         ("foreign kid", with_header("kid", json!("elsewhere"))),
         ("kid as a path", with_header("kid", json!("../../now"))),
         ("a critical extension", with_header("crit", json!(["exp"]))),
+        ("another typ", with_header("typ", json!("at+jwt"))),
+        ("typ not text", with_header("typ", json!(1))),
+        ("a token inside", with_header("cty", json!("JWT"))),
+        ("a place of keys", with_header("jku", json!("https://elsewhere.example/jwks.json"))),
+        ("a place of certificates", with_header("x5u", json!("https://elsewhere.example/x5u.pem"))),
+        ("a certificate", with_header("x5c", json!(["MIIB"]))),
+        ("our own key brought along", with_header("jwk", serde_json::to_value(jwk_of_ours()).unwrap())),
         ("a stranger's key under our kid", Signer::from_seed(KID.into(), &[4; 32]).mint(&claims("ada"))),
         ("a stranger's key brought along", strangers_own_key()),
     ]
@@ -127,6 +146,8 @@ fn claims_gone_wrong() -> Vec<(&'static str, String)> {
         ("not valid before an hour from now", with("nbf", json!(START_S + 3600))),
         ("nbf as text", with("nbf", json!("0"))),
         ("issued an hour from now", with("iat", json!(START_S + 3600))),
+        ("exp twice", twice("exp", &(START_S + 3600).to_string())),
+        ("sub twice", twice("sub", "\"eve\"")),
         ("issued at the end of time", with("iat", json!(i64::MAX))),
     ]
 }

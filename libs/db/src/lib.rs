@@ -11,6 +11,7 @@
 mod db;
 mod error;
 pub mod jobs;
+pub mod keyring;
 mod migrate;
 mod sql;
 mod tx;

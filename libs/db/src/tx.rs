@@ -33,6 +33,8 @@ pub struct Tx(Arc<Inner>);
 struct Inner {
     /// Taken out for the commit or the rollback.
     open: Mutex<Option<Open>>,
+    /// What is left for the commit.
+    last: Mutex<Vec<Sql>>,
     state: AtomicU8,
 }
 
@@ -133,7 +135,21 @@ impl Db {
 
 impl Tx {
     fn new(open: Open) -> Tx {
-        Tx(Arc::new(Inner { open: Mutex::new(Some(open)), state: AtomicU8::new(SOUND) }))
+        Tx(Arc::new(Inner { open: Mutex::new(Some(open)), last: Mutex::default(), state: AtomicU8::new(SOUND) }))
+    }
+
+    /// Leaves a statement for the very end: it runs just before the commit, after all others, in the order in which
+    /// they were left. For a row that many transactions change, so that each holds its lock for a moment only and none
+    /// waits for another lock while it does. What it gives back is not to be had.
+    pub async fn run_last(&self, sql: Sql) -> Result<(), DbError> {
+        sql.check()?;
+        self.0.last.lock().await.push(sql);
+        Ok(())
+    }
+
+    /// Whether it is one of PostgreSQL, as [`Db::is_postgres`].
+    pub async fn is_postgres(&self) -> bool {
+        matches!(*self.0.open.lock().await, Some(Open::Postgres(_)))
     }
 
     /// Several statements without values; for migrations.
@@ -146,6 +162,13 @@ impl Tx {
     }
 
     async fn commit(&self) -> Result<(), DbError> {
+        let last = std::mem::take(&mut *self.0.last.lock().await);
+        for sql in last {
+            if let Err(error) = self.run(sql).await {
+                self.rollback().await;
+                return Err(error);
+            }
+        }
         match self.0.open.lock().await.take() {
             Some(Open::Sqlite(tx)) => tx.commit().await?,
             Some(Open::Postgres(tx)) => tx.commit().await?,

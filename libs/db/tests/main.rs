@@ -1,6 +1,7 @@
 //! Every test runs on SQLite and on PostgreSQL, except where it says why not.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may fail loudly")]
 mod jobs;
+mod keyring;
 mod migrations;
 mod outage;
 mod transactions;

@@ -5,12 +5,12 @@ use std::ops::{Range, RangeInclusive};
 use toml::Spanned;
 
 use crate::manifest::{
-    Manifest, Mistakes, Name, RawAgents, RawCredits, RawDataPolicy, RawIdentity, RawModelPrice, RawModels, RawPackage,
-    RawPlan, RawPlanModels, RawPrice,
+    Manifest, Mistakes, Name, RawAgents, RawConfiguredAgent, RawCredits, RawDataPolicy, RawIdentity, RawIssuer,
+    RawModelPrice, RawModels, RawPackage, RawPlan, RawPlanModels, RawPrice,
 };
 use crate::product::{
-    Agents, CreditPackage, DataPolicy, Identity, Interval, Limit, ModelPrice, Models, Plan, PlanCredits, PlanModels,
-    Price, Product,
+    Agents, ConfiguredAgent, CredentialKind, CreditPackage, DataPolicy, Identity, Interval, Issuer, Limit, ModelPrice,
+    Models, Plan, PlanCredits, PlanModels, Price, Product,
 };
 
 /// The largest amount of anything: a million cents a million times over, far from the end of 64 bits.
@@ -22,6 +22,10 @@ const TTL_MAX_S: i64 = 10 * 365 * 24 * 3600;
 /// The highest price of a million tokens: a thousand dollars, in millionths of one.
 const MODEL_PRICE_MAX: i64 = 1_000_000_000;
 const NAME_MAX: usize = 64;
+/// The longest URL of an issuer, in bytes.
+const ISSUER_MAX: usize = 512;
+/// The longest URI to send people back to, in bytes.
+const REDIRECT_URI_MAX: usize = 512;
 const HOST_MAX: usize = 253;
 
 const ACCESS_TTL_S: i64 = 15 * 60;
@@ -49,6 +53,8 @@ pub fn product(raw: Manifest, hash: String, mistakes: &mut Mistakes) -> Option<P
         default: text(raw.models.default, "models.default", mistakes),
         classifier: text(raw.models.classifier, "models.classifier", mistakes),
         roles: texts(raw.models.roles, "role", mistakes),
+        fallbacks: fallbacks(raw.models.fallbacks, mistakes),
+        embedding: raw.models.embedding.map(|model| text(model, "models.embedding", mistakes)),
     };
     let agents = agents(raw.agents, mistakes);
     let features = texts(raw.features, "feature", mistakes);
@@ -120,14 +126,17 @@ fn identity(raw: &RawIdentity, mistakes: &mut Mistakes) -> Identity {
         }
         credentials.push(*kind.get_ref());
     }
+    let issuers = issuers(&raw.issuers, &credentials, mistakes);
     let mut ttl = |given: &Option<Spanned<i64>>, key: &str, default: i64| {
         given.as_ref().map_or(default, |given| number(given, key, 1..=TTL_MAX_S, mistakes))
     };
     let identity = Identity {
         credentials,
+        issuers,
         access_ttl_s: ttl(&raw.access_ttl_s, "access_ttl_s", ACCESS_TTL_S),
         refresh_ttl_s: ttl(&raw.refresh_ttl_s, "refresh_ttl_s", REFRESH_TTL_S),
         family_ttl_s: ttl(&raw.family_ttl_s, "family_ttl_s", FAMILY_TTL_S),
+        redirect_uris: redirect_uris(&raw.redirect_uris, mistakes),
     };
     if !(identity.access_ttl_s <= identity.refresh_ttl_s && identity.refresh_ttl_s <= identity.family_ttl_s) {
         let message = format!(
@@ -139,6 +148,87 @@ fn identity(raw: &RawIdentity, mistakes: &mut Mistakes) -> Identity {
     identity
 }
 
+fn issuers(raw: &[RawIssuer], credentials: &[CredentialKind], mistakes: &mut Mistakes) -> Vec<Issuer> {
+    let mut issuers: Vec<Issuer> = Vec::new();
+    for raw in raw {
+        let kind = *raw.kind.get_ref();
+        if kind == CredentialKind::Password {
+            mistakes.at(raw.kind.span(), "passwords have no issuer; write clerk, firebase, supabase or oidc");
+        } else if !credentials.contains(&kind) {
+            mistakes.at(raw.kind.span(), "this way to sign in is not in identity.credentials");
+        }
+        if issuers.iter().any(|issuer| issuer.kind == kind) {
+            mistakes.at(raw.kind.span(), "this way to sign in has an issuer already");
+        }
+        for url in [&raw.issuer, &raw.jwks_url].into_iter().flatten().filter(|url| !is_issuer_url(url.get_ref())) {
+            mistakes.at(url.span(), format!("`{}` is no URL of an issuer; write https://host/path", url.get_ref()));
+        }
+        let texts = |list: &[Name]| list.iter().map(|text| text.get_ref().clone()).collect();
+        for text in raw.audiences.iter().chain(&raw.authorized_parties).chain(&raw.admin_claim) {
+            if text.get_ref().trim().is_empty() {
+                mistakes.at(text.span(), "this is empty; remove it or write what tokens say");
+            }
+        }
+        issuers.push(Issuer {
+            kind,
+            issuer: raw.issuer.as_ref().map(|url| url.get_ref().clone()),
+            jwks_url: raw.jwks_url.as_ref().map(|url| url.get_ref().clone()),
+            audiences: texts(&raw.audiences),
+            authorized_parties: texts(&raw.authorized_parties),
+            admin_claim: raw.admin_claim.as_ref().map(|claim| claim.get_ref().clone()),
+            link_by_email: raw.link_by_email,
+        });
+    }
+    issuers
+}
+
+/// Whether this can be an `iss` or a list of keys: http or https, a host, nothing after `#`. Compared byte by byte later.
+fn is_issuer_url(text: &str) -> bool {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'#';
+    text.len() <= ISSUER_MAX
+        && rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/') && rest.bytes().all(plain))
+}
+
+fn redirect_uris(raw: &[Name], mistakes: &mut Mistakes) -> Vec<String> {
+    for uri in raw {
+        let text = uri.get_ref();
+        if !is_redirect_uri(text) {
+            let message = format!(
+                "`{text}` is no redirect URI; write https://host/path, http://127.0.0.1:port/path or com.example.app:/path"
+            );
+            mistakes.at(uri.span(), message);
+        }
+    }
+    unique(raw, "redirect URI", mistakes);
+    raw.iter().map(|uri| uri.get_ref().clone()).collect()
+}
+
+/// https, http to the machine itself, or an app's own scheme with a dot in it (RFC 8252); compared byte by byte later, so
+/// nothing that reads in two ways.
+fn is_redirect_uri(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_graphic() && !b"#\\\"<>`{}|^*".contains(&byte);
+    let Some((scheme, rest)) = text.split_once(':') else { return false };
+    if text.len() > REDIRECT_URI_MAX || !text.bytes().all(plain) || rest.len() < 2 {
+        return false;
+    }
+    let authority = rest.strip_prefix("//").map(|rest| rest.split(['/', '?']).next().unwrap_or_default());
+    match (scheme, authority) {
+        ("https", Some(authority)) => !authority.is_empty() && !authority.contains('@'),
+        ("http", Some(authority)) => {
+            let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+            ["127.0.0.1", "[::1]", "localhost"].contains(&host)
+        }
+        ("http" | "https", None) => false,
+        (scheme, _) => {
+            let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte);
+            scheme.contains('.')
+                && scheme.starts_with(|first: char| first.is_ascii_lowercase())
+                && scheme.bytes().all(allowed)
+        }
+    }
+}
+
 /// A model without a price would be free, and nobody would notice: each one that the manifest names has a price,
 /// even if it is 0. Told where the model is first named.
 fn every_model_has_a_price(
@@ -147,15 +237,34 @@ fn every_model_has_a_price(
     prices: &BTreeMap<Name, RawModelPrice>,
     mistakes: &mut Mistakes,
 ) {
-    let of_product = [&models.default, &models.classifier].into_iter().chain(models.roles.values());
+    let of_product =
+        [&models.default, &models.classifier].into_iter().chain(&models.embedding).chain(models.roles.values());
     let of_plans = plans.iter().flat_map(|plan| plan.models.default.values().chain(&plan.models.allowed));
+    let of_fallbacks = models.fallbacks.iter().flat_map(|(model, others)| std::iter::once(model).chain(others));
     let mut missing = BTreeSet::new();
-    for model in of_product.chain(of_plans) {
+    for model in of_product.chain(of_fallbacks).chain(of_plans) {
         let empty = model.get_ref().trim().is_empty();
         if !empty && !prices.contains_key(model.get_ref().as_str()) && missing.insert(model.get_ref()) {
             mistakes.at(model.span(), format!("model `{}` has no price in [model_prices]", model.get_ref()));
         }
     }
+}
+
+/// Who stands in for whom: somebody else, and nobody twice.
+fn fallbacks(raw: BTreeMap<Name, Vec<Name>>, mistakes: &mut Mistakes) -> BTreeMap<String, Vec<String>> {
+    let mut fallbacks = BTreeMap::new();
+    for (model, others) in raw {
+        unique(&others, "fallback", mistakes);
+        if others.is_empty() {
+            mistakes.at(model.span(), format!("model `{}` has no fallbacks; name one or remove it", model.get_ref()));
+        }
+        for other in others.iter().filter(|other| other.get_ref() == model.get_ref()) {
+            mistakes.at(other.span(), format!("model `{}` cannot stand in for itself", model.get_ref()));
+        }
+        let others = others.into_iter().map(|other| text(other, "fallback", mistakes)).collect();
+        fallbacks.insert(text(model, "model", mistakes), others);
+    }
+    fallbacks
 }
 
 fn model_prices(raw: BTreeMap<Name, RawModelPrice>, mistakes: &mut Mistakes) -> BTreeMap<String, ModelPrice> {
@@ -175,9 +284,38 @@ fn agents(raw: RawAgents, mistakes: &mut Mistakes) -> Agents {
         mistakes.at(raw.default.span(), format!("agent `{}` is not in agents.available", raw.default.get_ref()));
     }
     unique(&raw.available, "agent", mistakes);
+    unique(raw.configured.iter().map(|agent| &agent.name), "configured agent", mistakes);
+    let names = || raw.configured.iter().map(|agent| &agent.name).chain(raw.calls.keys());
+    for agent in names().chain(raw.calls.values().flatten()) {
+        if !raw.available.contains(agent) {
+            mistakes.at(agent.span(), format!("agent `{}` is not in agents.available", agent.get_ref()));
+        }
+    }
+    for (agent, others) in &raw.calls {
+        unique(others, "called agent", mistakes);
+        for other in others.iter().filter(|other| other.get_ref() == agent.get_ref()) {
+            mistakes.at(other.span(), format!("agent `{}` cannot call itself", agent.get_ref()));
+        }
+    }
+    let called = |(agent, others): (Name, Vec<Name>)| {
+        (agent.into_inner(), others.into_iter().map(Spanned::into_inner).collect())
+    };
     Agents {
         default: raw.default.into_inner(),
         available: raw.available.into_iter().map(|agent| name(agent, "agent", mistakes)).collect(),
+        configured: raw.configured.into_iter().map(|agent| configured_agent(agent, mistakes)).collect(),
+        calls: raw.calls.into_iter().map(called).collect(),
+    }
+}
+
+/// Its prompt is called as it is, unless the manifest says otherwise.
+fn configured_agent(raw: RawConfiguredAgent, mistakes: &mut Mistakes) -> ConfiguredAgent {
+    let prompt = raw.prompt.map(|prompt| name(prompt, "prompt", mistakes));
+    let name = raw.name.into_inner();
+    ConfiguredAgent {
+        prompt: prompt.unwrap_or_else(|| name.clone()),
+        name,
+        description: text(raw.description, "description", mistakes),
     }
 }
 

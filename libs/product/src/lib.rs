@@ -12,7 +12,7 @@ mod products;
 pub use check::{default_price_id, is_currency};
 pub use error::{ManifestError, ManifestErrors};
 pub use product::{
-    Agents, CredentialKind, CreditPackage, DataPolicy, Identity, Interval, Limit, ModelPrice, Models, Moderation,
-    OnDisconnect, Plan, PlanCredits, PlanModels, Price, Product,
+    Agents, ConfiguredAgent, CredentialKind, CreditPackage, DataPolicy, Identity, Interval, Issuer, Limit, ModelPrice,
+    Models, Moderation, OnDisconnect, Plan, PlanCredits, PlanModels, Price, Product,
 };
 pub use products::Products;

@@ -131,9 +131,29 @@ pub enum RawDataPolicy {
 #[serde(deny_unknown_fields)]
 pub struct RawIdentity {
     pub credentials: Spanned<Vec<Spanned<CredentialKind>>>,
+    #[serde(default)]
+    pub issuers: Vec<RawIssuer>,
     pub access_ttl_s: Option<Spanned<i64>>,
     pub refresh_ttl_s: Option<Spanned<i64>>,
     pub family_ttl_s: Option<Spanned<i64>>,
+    #[serde(default)]
+    pub redirect_uris: Vec<Name>,
+}
+
+/// One of `[[identity.issuers]]`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawIssuer {
+    pub kind: Spanned<CredentialKind>,
+    pub issuer: Option<Name>,
+    pub jwks_url: Option<Name>,
+    #[serde(default)]
+    pub audiences: Vec<Name>,
+    #[serde(default)]
+    pub authorized_parties: Vec<Name>,
+    pub admin_claim: Option<Name>,
+    #[serde(default)]
+    pub link_by_email: bool,
 }
 
 /// `[models]`
@@ -142,8 +162,11 @@ pub struct RawIdentity {
 pub struct RawModels {
     pub default: Name,
     pub classifier: Name,
+    pub embedding: Option<Name>,
     #[serde(default)]
     pub roles: BTreeMap<Name, Name>,
+    #[serde(default)]
+    pub fallbacks: BTreeMap<Name, Vec<Name>>,
 }
 
 /// One of `[model_prices]`.
@@ -160,6 +183,19 @@ pub struct RawModelPrice {
 pub struct RawAgents {
     pub default: Name,
     pub available: Vec<Name>,
+    #[serde(default)]
+    pub configured: Vec<RawConfiguredAgent>,
+    #[serde(default)]
+    pub calls: BTreeMap<Name, Vec<Name>>,
+}
+
+/// One of `[[agents.configured]]`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawConfiguredAgent {
+    pub name: Name,
+    pub description: Name,
+    pub prompt: Option<Name>,
 }
 
 /// One of `[[plans]]`.

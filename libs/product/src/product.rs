@@ -86,12 +86,35 @@ pub enum OnDisconnect {
 pub struct Identity {
     /// Ways to sign in; every other one is refused. At least one.
     pub credentials: Vec<CredentialKind>,
+    /// The issuers of those ways that are not passwords.
+    pub issuers: Vec<Issuer>,
     /// Life of an access token, in seconds.
     pub access_ttl_s: i64,
     /// Life of a refresh token, in seconds.
     pub refresh_ttl_s: i64,
     /// Life of a sign-in, however often it is refreshed, in seconds.
     pub family_ttl_s: i64,
+    /// Where an identity provider may send people back to, besides the pages of the operator's app. Each as it is.
+    pub redirect_uris: Vec<String>,
+}
+
+/// An issuer whose tokens sign people in. What is not given here, an operator gives in the environment, which also wins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issuer {
+    /// What kind of issuer it is; never `password`. Each kind is there once.
+    pub kind: CredentialKind,
+    /// The `iss` of its tokens, exactly.
+    pub issuer: Option<String>,
+    /// Where its keys are listed.
+    pub jwks_url: Option<String>,
+    /// Whom its tokens are for (`aud`): one of these. Empty: what the kind says.
+    pub audiences: Vec<String>,
+    /// Who may have asked for them (`azp`): one of these. Empty: anybody.
+    pub authorized_parties: Vec<String>,
+    /// The claim that makes an administrator if it is `true`, with dots between the names of objects.
+    pub admin_claim: Option<String>,
+    /// Whether somebody new is given the account that has registered the same address, if both have verified it.
+    pub link_by_email: bool,
 }
 
 /// A way to sign in.
@@ -119,6 +142,10 @@ pub struct Models {
     pub classifier: String,
     /// Role -> model, where neither the user nor the plan says otherwise.
     pub roles: BTreeMap<String, String>,
+    /// The model that makes vectors of texts. None: the orchestrator's usual one.
+    pub embedding: Option<String>,
+    /// Model -> models that stand in for it, in this order, where its provider cannot answer.
+    pub fallbacks: BTreeMap<String, Vec<String>>,
 }
 
 /// What a model costs, in millionths of a dollar for a million tokens: $2.50 is 2,500,000.
@@ -137,6 +164,21 @@ pub struct Agents {
     pub default: String,
     /// Every agent. The order counts: a plan whose limit `agents` is N has the first N.
     pub available: Vec<String>,
+    /// Those that are made of a prompt alone. The others are code, or not there yet.
+    pub configured: Vec<ConfiguredAgent>,
+    /// Agent -> other agents that it may ask, in the manifest's order.
+    pub calls: BTreeMap<String, Vec<String>>,
+}
+
+/// An agent without tools: a prompt with a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfiguredAgent {
+    /// Its name, one of [`Agents::available`].
+    pub name: String,
+    /// What it is for; the classifier chooses by it.
+    pub description: String,
+    /// Id of its prompt, whose text only the orchestrator has.
+    pub prompt: String,
 }
 
 /// A number that may be missing on purpose. In a manifest: a number, or `"unlimited"`.

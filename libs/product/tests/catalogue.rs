@@ -154,6 +154,8 @@ fn the_first_three_agents_of_adiuva_are_those_of_its_free_plan() {
     ];
     assert_eq!(adiuva.agents.available, expected);
     assert_eq!(adiuva.agents.default, "task_agent");
+    let configured: Vec<&str> = adiuva.agents.configured.iter().map(|agent| agent.name.as_str()).collect();
+    assert_eq!(configured, expected[4..]);
     assert_eq!(adiuva.plan("free").unwrap().limits["agents"], Limit::At(3));
 }
 

@@ -91,7 +91,7 @@ refused! {
         "hosts =" => "colour = \"red\"\nhosts =", "3: unknown key `colour`";
     an_unknown_key_of_a_section_is_refused:
         "access_ttl_s" => "acces_ttl_s",
-        "11: unknown field `acces_ttl_s`, expected one of `credentials`, `access_ttl_s`, `refresh_ttl_s`, `family_ttl_s`";
+        "11: unknown field `acces_ttl_s`, expected one of `credentials`, `issuers`, `access_ttl_s`, `refresh_ttl_s`, `family_ttl_s`, `redirect_uris`";
     a_wrong_type_is_refused:
         "requests_per_minute = 10" => "requests_per_minute = true",
         "31: invalid type: boolean `true`, expected a number or \"unlimited\"";
@@ -104,6 +104,48 @@ refused! {
     an_unknown_way_to_sign_in_is_refused:
         "[\"password\"]" => "[\"pasword\"]",
         "10: unknown variant `pasword`, expected one of `password`, `firebase`, `clerk`, `supabase`, `oidc`";
+    a_fallback_without_a_price_is_refused:
+        "roles = { writer = \"small\" }" => "roles = { writer = \"small\" }\nfallbacks = { small = [\"spare\"] }",
+        "17: model `spare` has no price in [model_prices]";
+    a_model_that_stands_in_for_itself_is_refused:
+        "roles = { writer = \"small\" }" => "roles = { writer = \"small\" }\nfallbacks = { small = [\"large\", \"small\"] }",
+        "17: model `small` cannot stand in for itself";
+    a_fallback_twice_is_refused:
+        "roles = { writer = \"small\" }" => "roles = { writer = \"small\" }\nfallbacks = { small = [\"large\", \"large\"] }",
+        "17: fallback `large` is there twice";
+    fallbacks_of_nobody_are_refused:
+        "roles = { writer = \"small\" }" => "roles = { writer = \"small\" }\nfallbacks = { small = [] }",
+        "17: model `small` has no fallbacks; name one or remove it";
+    a_redirect_uri_with_a_wildcard_is_refused:
+        "access_ttl_s" => "redirect_uris = [\"https://shop.test/done\", \"https://*.shop.test/done\"]\naccess_ttl_s",
+        "11: `https://*.shop.test/done` is no redirect URI; write https://host/path, http://127.0.0.1:port/path or com.example.app:/path";
+    a_redirect_uri_in_the_clear_is_refused:
+        "access_ttl_s" => "redirect_uris = [\"http://127.0.0.1:8000/done\", \"http://shop.test/done\"]\naccess_ttl_s",
+        "11: `http://shop.test/done` is no redirect URI; write https://host/path, http://127.0.0.1:port/path or com.example.app:/path";
+    a_redirect_uri_of_everybodys_scheme_is_refused:
+        "access_ttl_s" => "redirect_uris = [\"test.shop.app:/done\", \"javascript:alert(1)\"]\naccess_ttl_s",
+        "11: `javascript:alert(1)` is no redirect URI; write https://host/path, http://127.0.0.1:port/path or com.example.app:/path";
+    a_redirect_uri_twice_is_refused:
+        "access_ttl_s" => "redirect_uris = [\"https://shop.test/done\", \"https://shop.test/done\"]\naccess_ttl_s",
+        "11: redirect URI `https://shop.test/done` is there twice";
+    an_issuer_of_passwords_is_refused:
+        "[models]" => "[[identity.issuers]]\nkind = \"password\"\n[models]",
+        "14: passwords have no issuer; write clerk, firebase, supabase or oidc";
+    an_issuer_of_a_way_that_the_product_does_not_have_is_refused:
+        "[models]" => "[[identity.issuers]]\nkind = \"clerk\"\n[models]",
+        "14: this way to sign in is not in identity.credentials";
+    a_second_issuer_of_a_kind_is_refused:
+        "[\"password\"]" => "[\"clerk\"]\nissuers = [{ kind = \"clerk\" }, { kind = \"clerk\" }]",
+        "11: this way to sign in has an issuer already";
+    an_issuer_that_is_no_url_is_refused:
+        "[\"password\"]" => "[\"oidc\"]\nissuers = [{ kind = \"oidc\", issuer = \"issuer.test\" }]",
+        "11: `issuer.test` is no URL of an issuer; write https://host/path";
+    an_empty_audience_is_refused:
+        "[\"password\"]" => "[\"oidc\"]\nissuers = [{ kind = \"oidc\", audiences = [\" \"] }]",
+        "11: this is empty; remove it or write what tokens say";
+    an_unknown_key_of_an_issuer_is_refused:
+        "[\"password\"]" => "[\"oidc\"]\nissuers = [{ kind = \"oidc\", secret = \"x\" }]",
+        "11: unknown field `secret`, expected one of `kind`, `issuer`, `jwks_url`, `audiences`, `authorized_parties`, `admin_claim`, `link_by_email`";
     an_unknown_data_policy_is_refused:
         "\"server_side\"" => "\"plaintext\"",
         "4: unknown variant `plaintext`, expected one of `zero_plaintext`, `session_only`, `server_side`";
@@ -115,6 +157,14 @@ refused! {
         "default_plan = \"free\"" => "default_plan = \"gratis\"", "7: default_plan `gratis` is none of the plans";
     a_default_agent_that_does_not_exist_is_refused:
         "default = \"helper\"" => "default = \"butler\"", "19: agent `butler` is not in agents.available";
+    a_configured_agent_that_is_not_available_is_refused:
+        "[features]" => "[[agents.configured]]\nname = \"butler\"\ndescription = \"Serves tea.\"\n[features]",
+        "23: agent `butler` is not in agents.available";
+    an_agent_that_calls_itself_is_refused:
+        "[features]" => "[agents.calls]\nhelper = [\"helper\"]\n[features]", "23: agent `helper` cannot call itself";
+    a_called_agent_that_is_not_available_is_refused:
+        "[features]" => "[agents.calls]\nhelper = [\"butler\"]\n[features]",
+        "23: agent `butler` is not in agents.available";
     a_role_that_does_not_exist_is_refused:
         "{ writer = \"large\" }" => "{ reader = \"large\" }", "43: role `reader` is not declared in [models.roles]";
     a_model_that_the_plan_does_not_allow_is_refused:

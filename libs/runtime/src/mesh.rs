@@ -1,6 +1,6 @@
 //! Who a service is, whom it calls and what it runs in the background.
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
 
 use secrecy::SecretString;
 use weft_auth::{Entitlements, Guard, Keys, Revocations, ServiceKey, Verifier, follow};
@@ -13,6 +13,9 @@ use crate::client::{Target, connect, refuse};
 use crate::methods::policies;
 use crate::rpc_metrics::{RpcMetrics, Side};
 use crate::{MeshConfig, Shutdown, Tasks};
+
+/// Said once a process, however many services it runs.
+static SHARED_SECRET: Once = Once::new();
 
 /// One service's place in the mesh. Cheap to clone.
 #[derive(Clone)]
@@ -34,6 +37,11 @@ struct Inner {
 impl Mesh {
     /// The place of `service` (`identity`, `billing`, …).
     pub fn new(service: &'static str, config: MeshConfig, clock: Clock, shutdown: Shutdown) -> Mesh {
+        if config.shared_secret().is_some() {
+            SHARED_SECRET.call_once(|| {
+                tracing::warn!("access tokens are signed with JWT_SECRET: whoever has it can sign in as anybody");
+            });
+        }
         let key = match &config.weft_service_secret {
             Some(secret) => ServiceKey::new(secret, service),
             None => {
@@ -113,12 +121,18 @@ impl Mesh {
     /// background from the first call on. Clones share keys, revocations and what was verified. Needs the runtime.
     pub fn verifier(&self) -> Verifier {
         let verifier = self.0.verifier.get_or_init(|| {
-            let keys = KeyServiceClient::new(self.channel("identity"));
-            let verifier = Verifier::new(Keys::remote(keys.clone()), Revocations::new(), self.0.clock.clone());
-            self.0.tasks.spawn("revocations", follow(keys, verifier.clone(), self.0.shutdown.token()));
+            let identity = KeyServiceClient::new(self.channel("identity"));
+            let keys = self.token_keys(identity.clone());
+            let verifier = Verifier::new(keys, Revocations::new(), self.0.clock.clone());
+            self.0.tasks.spawn("revocations", follow(identity, verifier.clone(), self.0.shutdown.token()));
             verifier
         });
         verifier.clone()
+    }
+
+    /// What access tokens are checked with: identity's keys, or the configured secret and nothing else.
+    pub fn token_keys(&self, identity: KeyServiceClient<Channel>) -> Keys {
+        self.0.config.shared_secret().map_or_else(|| Keys::remote(identity), Keys::shared)
     }
 
     /// Who may call what of our contracts. Needs the runtime.

@@ -4,7 +4,8 @@ use std::time::Duration;
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use crate::config::{positive, secret, url};
+use crate::config::{ConfigErrors, positive, secret, url};
+use crate::outbound::Networks;
 
 /// What every service of the mesh reads from the environment; the key of a field is its name in upper case.
 #[derive(Clone, Debug, Deserialize)]
@@ -18,6 +19,13 @@ pub struct MeshConfig {
     /// at least 32 bytes. Without it no service of another process believes this one.
     #[serde(deserialize_with = "secret")]
     pub weft_service_secret: Option<SecretString>,
+    /// `JWT_SECRET`: signs and checks access tokens, at least 32 random bytes, the same for all of a mesh. Whoever has it
+    /// can mint tokens. Default: none, identity makes a key pair.
+    #[serde(deserialize_with = "secret")]
+    pub jwt_secret: Option<SecretString>,
+    /// `JWT_ALGORITHM`: `HS256`, which needs `JWT_SECRET`, or `EdDSA`, which does not use it. No token of the other
+    /// algorithm is believed. Default: `HS256` with a `JWT_SECRET`, else `EdDSA`.
+    pub jwt_algorithm: Option<JwtAlgorithm>,
     /// `WEFT_IDENTITY_URL`: where identity is. Default `http://127.0.0.1:9001`.
     #[serde(deserialize_with = "url")]
     pub weft_identity_url: String,
@@ -51,6 +59,9 @@ pub struct MeshConfig {
     /// `WEFT_CONNECT_TIMEOUT_MS`: how long a connection to another service may take. Default 500.
     #[serde(deserialize_with = "positive")]
     pub weft_connect_timeout_ms: u64,
+    /// `WEFT_ALLOW_PRIVATE_ADDRESSES`: networks, with commas between them, that URLs of users may lead to although they
+    /// are not public. Default: none.
+    pub weft_allow_private_addresses: Networks,
 }
 
 impl Default for MeshConfig {
@@ -59,6 +70,8 @@ impl Default for MeshConfig {
             env: Environment::Dev,
             weft_listen: None,
             weft_service_secret: None,
+            jwt_secret: None,
+            jwt_algorithm: None,
             weft_identity_url: "http://127.0.0.1:9001".to_owned(),
             weft_billing_url: "http://127.0.0.1:9002".to_owned(),
             weft_orchestrator_url: "http://127.0.0.1:9003".to_owned(),
@@ -70,6 +83,7 @@ impl Default for MeshConfig {
             weft_max_in_flight: 1024,
             weft_drain_ms: 20_000,
             weft_connect_timeout_ms: 500,
+            weft_allow_private_addresses: Networks::default(),
         }
     }
 }
@@ -83,6 +97,23 @@ impl MeshConfig {
             "orchestrator" => Some(&self.weft_orchestrator_url),
             _ => None,
         }
+    }
+
+    /// What one key alone does not show.
+    ///
+    /// # Errors
+    /// Every mistake, by key.
+    pub fn check(&self) -> Result<(), ConfigErrors> {
+        let mut errors = ConfigErrors::default();
+        if self.jwt_algorithm == Some(JwtAlgorithm::HS256) && self.jwt_secret.is_none() {
+            errors.push("JWT_SECRET", "is not set, but JWT_ALGORITHM=HS256 needs it");
+        }
+        errors.or(())
+    }
+
+    /// The secret that signs and checks access tokens; none if identity's key pairs do.
+    pub fn shared_secret(&self) -> Option<&SecretString> {
+        self.jwt_secret.as_ref().filter(|_| self.jwt_algorithm != Some(JwtAlgorithm::EdDSA))
     }
 
     /// [`MeshConfig::weft_request_timeout_ms`].
@@ -116,6 +147,15 @@ pub enum Environment {
     Prod,
     /// In a test, which may move the clock.
     Test,
+}
+
+/// What access tokens are signed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum JwtAlgorithm {
+    /// HMAC with SHA-256 under one secret that all of a mesh has.
+    HS256,
+    /// Ed25519; only identity has what signs.
+    EdDSA,
 }
 
 /// How log lines look.

@@ -2,7 +2,7 @@
 use secrecy::SecretString;
 use serde::Deserialize;
 use weft_runtime::config::load_from;
-use weft_runtime::{Environment, LogFormat, MeshConfig};
+use weft_runtime::{Environment, JwtAlgorithm, LogFormat, MeshConfig};
 
 #[derive(Debug, Deserialize)]
 struct Config {
@@ -147,4 +147,22 @@ fn a_secret_is_not_shown() {
     let secret = "0123456789abcdef0123456789abcdef";
     let config: MeshConfig = load_from(variables(&[("WEFT_SERVICE_SECRET", secret)])).unwrap();
     assert!(!format!("{config:?}").contains(secret));
+}
+
+#[test]
+fn a_jwt_secret_signs_unless_another_algorithm_is_named() {
+    let read = |pairs: &[(&str, &str)]| load_from::<MeshConfig>(variables(pairs));
+    let secret = ("JWT_SECRET", "a secret of at least thirty-two bytes");
+    assert!(read(&[]).unwrap().shared_secret().is_none());
+    assert!(read(&[secret]).unwrap().shared_secret().is_some());
+    let both = read(&[secret, ("JWT_ALGORITHM", "HS256")]).unwrap();
+    assert_eq!((both.jwt_algorithm, both.shared_secret().is_some()), (Some(JwtAlgorithm::HS256), true));
+    assert!(read(&[secret, ("JWT_ALGORITHM", "EdDSA")]).unwrap().shared_secret().is_none());
+    let alone = read(&[("JWT_ALGORITHM", "HS256")]).unwrap();
+    assert!(alone.check().unwrap_err().to_string().starts_with("JWT_SECRET: is not set"));
+    assert!(alone.shared_secret().is_none() && both.check().is_ok());
+    for (key, value) in [("JWT_ALGORITHM", "none"), ("JWT_ALGORITHM", "RS256"), ("JWT_SECRET", "short")] {
+        let errors = read(&[(key, value)]).unwrap_err().to_string();
+        assert!(errors.starts_with(key) && !errors.contains("short,"), "{errors}");
+    }
 }

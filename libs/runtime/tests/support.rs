@@ -26,9 +26,9 @@ use weft_proto::billing::v1::{
 use weft_proto::identity::v1::auth_service_server::{AuthService, AuthServiceServer};
 use weft_proto::identity::v1::key_service_server::{KeyService, KeyServiceServer};
 use weft_proto::identity::v1::{
-    AuthTokens, GetJwksRequest, GetMeRequest, Jwks, ListRevocationsRequest, ListRevocationsResponse, LoginRequest,
-    LogoutRequest, LogoutResponse, RefreshRequest, RegisterRequest, ReportUseRequest, ReportUseResponse, Revocation,
-    UserProfile,
+    AccessToken, AuthTokens, ExchangeTokenRequest, GetJwksRequest, GetMeRequest, Jwks, ListRevocationsRequest,
+    ListRevocationsResponse, LoginRequest, LogoutRequest, LogoutResponse, RefreshRequest, RegisterRequest,
+    ReportUseRequest, ReportUseResponse, Revocation, UserProfile,
 };
 use weft_proto::orchestrator::v1::chat_service_server::{ChatService, ChatServiceServer};
 use weft_proto::orchestrator::v1::{ChatEvent, ChatRequest, ChatResponse, chat_event::Event};
@@ -136,7 +136,7 @@ pub fn entitlements(product: &str) -> GetEntitlementsRequest {
 
 /// A login whose address says what the handler does.
 pub fn login(email: &str) -> LoginRequest {
-    LoginRequest { email: email.to_owned(), password: String::new() }
+    LoginRequest { email: email.to_owned(), ..LoginRequest::default() }
 }
 
 /// A chat whose message says what the handler does.
@@ -269,6 +269,10 @@ impl AuthService for Fake {
     }
 
     async fn get_me(&self, _: Request<GetMeRequest>) -> Result<Response<UserProfile>, Status> {
+        Err(Reason::Unimplemented.status("not here"))
+    }
+
+    async fn exchange_token(&self, _: Request<ExchangeTokenRequest>) -> Result<Response<AccessToken>, Status> {
         Err(Reason::Unimplemented.status("not here"))
     }
 }

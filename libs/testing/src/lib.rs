@@ -4,11 +4,14 @@
 //! A development dependency only; nothing of it is in the product.
 mod database;
 mod fake;
+pub mod github;
+pub mod issuer;
 pub mod llm;
 pub mod mesh;
 pub mod persona;
 pub mod postgres;
 pub mod redis;
+pub mod smtp;
 pub mod stripe;
 mod wait;
 

@@ -17,6 +17,8 @@ const START_WITHIN: Duration = Duration::from_secs(30);
 pub const SERVICE_SECRET: &str = "a secret that only this test mesh knows";
 /// Its identity secret.
 const IDENTITY_SECRET: &str = "another secret that only this test mesh knows";
+/// Its orchestrator secret.
+const ORCHESTRATOR_SECRET: &str = "a third secret that only this test mesh knows";
 
 /// What a mesh stands on.
 #[derive(Clone, Debug)]
@@ -77,6 +79,7 @@ impl Mesh {
         let mut shared = vec![
             ("WEFT_SERVICE_SECRET".to_owned(), SERVICE_SECRET.to_owned()),
             ("WEFT_IDENTITY_SECRET".to_owned(), IDENTITY_SECRET.to_owned()),
+            ("WEFT_ORCHESTRATOR_SECRET".to_owned(), ORCHESTRATOR_SECRET.to_owned()),
             ("WEFT_LOG_FORMAT".to_owned(), "json".to_owned()),
             // Everybody in a test calls from one address.
             ("WEFT_EDGE_LOGINS_PER_MINUTE".to_owned(), "1000000".to_owned()),

@@ -26,6 +26,7 @@ use weft_proto::billing::v1::analytics_service_server::AnalyticsServiceServer;
 use weft_proto::billing::v1::catalogue_service_server::CatalogueServiceServer;
 use weft_proto::billing::v1::entitlement_service_server::EntitlementServiceServer;
 use weft_proto::billing::v1::ledger_service_server::LedgerServiceServer;
+use weft_proto::billing::v1::personal_data_service_server::PersonalDataServiceServer;
 use weft_proto::billing::v1::revenue_service_server::RevenueServiceServer;
 use weft_proto::billing::v1::subscription_service_server::SubscriptionServiceServer;
 use weft_proto::billing::v1::usage_service_server::UsageServiceServer;
@@ -47,6 +48,7 @@ use crate::api::catalogue::CatalogueApi;
 use crate::api::entitlement::EntitlementApi;
 use crate::api::ledger::LedgerApi;
 use crate::api::page::Pages;
+use crate::api::personal::PersonalDataApi;
 use crate::api::revenue::RevenueApi;
 use crate::api::subscription::SubscriptionApi;
 use crate::api::usage::UsageApi;
@@ -117,6 +119,10 @@ pub async fn serve(config: Config, mesh: Mesh, products: Arc<Products>, listener
         .add(AccountServiceServer::new(accounts).max_decoding_message_size(max_bytes))
         .add(
             SubscriptionServiceServer::new(SubscriptionApi { books: books.clone() })
+                .max_decoding_message_size(max_bytes),
+        )
+        .add(
+            PersonalDataServiceServer::new(PersonalDataApi { books: books.clone() })
                 .max_decoding_message_size(max_bytes),
         )
         .add(WebhookServiceServer::new(WebhookApi { books }).max_decoding_message_size(max_bytes))

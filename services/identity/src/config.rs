@@ -1,13 +1,18 @@
 //! Configuration, from the environment.
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::thread::available_parallelism;
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
+use weft_product::Products;
 use weft_runtime::Environment;
-use weft_runtime::config::{ConfigErrors, positive, secret, url};
+use weft_runtime::config::{ConfigErrors, key_of_slug, keys_for_products, load_for, load_from, positive, secret, url};
 
+use crate::github::GitHubConfig;
+use crate::issuers::IssuerConfig;
 use crate::mail;
 
 /// Each thread keeps 19 MiB.
@@ -44,6 +49,10 @@ pub struct Config {
     /// `WEFT_APP_URL`: the app that links in mails lead to. Default `http://localhost:3000`.
     #[serde(default = "app_url", deserialize_with = "url")]
     pub weft_app_url: String,
+    /// `WEFT_DNS_SERVER`: who is asked whether a domain has the TXT record of an organisation, `address:port`. Default:
+    /// the name servers of the machine.
+    #[serde(default, deserialize_with = "dns_server")]
+    pub weft_dns_server: Option<SocketAddr>,
     /// `SMTP_URL`: the mail server, `smtp://user:password@host:port?tls=required` or `smtps://…`. Default: none, mail
     /// is written to files.
     #[serde(default, deserialize_with = "smtp_url")]
@@ -54,6 +63,19 @@ pub struct Config {
     /// `WEFT_MAIL_FROM`: who mail is from. Default `Weft <no-reply@localhost>`.
     #[serde(default = "mail_from", deserialize_with = "sender")]
     pub weft_mail_from: String,
+    /// `CLERK_ISSUER`, `FIREBASE_PROJECT_ID`, `SUPABASE_URL`, `OIDC_ISSUER` and what belongs to them, for products without
+    /// their own.
+    #[serde(skip)]
+    pub issuers: IssuerConfig,
+    /// The same as `NAME__<SLUG>`, by slug as keys have it: `ASYNC_CODER`.
+    #[serde(skip)]
+    pub issuers_of: BTreeMap<String, IssuerConfig>,
+    /// `GITHUB_CLIENT_ID` and what belongs to it, for products without their own.
+    #[serde(skip)]
+    pub github: GitHubConfig,
+    /// The same as `NAME__<SLUG>`.
+    #[serde(skip)]
+    pub github_of: BTreeMap<String, GitHubConfig>,
 }
 
 impl Config {
@@ -69,18 +91,67 @@ impl Config {
             weft_identity_db_connections: db_connections(),
             weft_identity_audit_days: audit_days(),
             weft_app_url: app_url(),
+            weft_dns_server: None,
             smtp_url: None,
             weft_mail_dir: mail_dir(),
             weft_mail_from: mail_from(),
+            issuers: IssuerConfig::default(),
+            issuers_of: BTreeMap::new(),
+            github: GitHubConfig::default(),
+            github_of: BTreeMap::new(),
         }
     }
 
-    /// What one key alone does not show: in production no link and no mail goes out in the clear.
+    /// Reads it from an environment.
+    ///
+    /// # Errors
+    /// Every mistake, each with the name of its key.
+    pub fn load(variables: &BTreeMap<String, String>) -> Result<Config, ConfigErrors> {
+        let mut errors = ConfigErrors::default();
+        let issuers = load_from::<IssuerConfig>(variables.clone()).unwrap_or_else(|more| errors.add(more));
+        let github = load_from::<GitHubConfig>(variables.clone()).unwrap_or_else(|more| errors.add(more));
+        let mut github_of = BTreeMap::new();
+        for (_, slug) in keys_for_products::<GitHubConfig>(variables) {
+            let own = load_for::<GitHubConfig>(variables, &slug).unwrap_or_else(|more| errors.add(more));
+            github_of.insert(slug, own);
+        }
+        let mut issuers_of = BTreeMap::new();
+        for (_, slug) in keys_for_products::<IssuerConfig>(variables) {
+            let own = load_for::<IssuerConfig>(variables, &slug).unwrap_or_else(|more| errors.add(more));
+            issuers_of.insert(slug, own);
+        }
+        match load_from::<Config>(variables.clone()) {
+            Ok(config) => errors.or(Config { issuers, issuers_of, github, github_of, ..config }),
+            Err(more) => {
+                errors.add::<()>(more);
+                Err(errors)
+            }
+        }
+    }
+
+    /// What one key alone does not show: in production no link and no mail goes out in the clear, and no keys come in so;
+    /// settings for products that there are not.
     ///
     /// # Errors
     /// Every mistake, by key.
-    pub fn check(&self) -> Result<(), ConfigErrors> {
+    pub fn check(&self, products: &Products) -> Result<(), ConfigErrors> {
         let mut errors = ConfigErrors::default();
+        for slug in self.issuers_of.keys() {
+            if !products.iter().any(|product| key_of_slug(&product.slug) == *slug) {
+                let key = format!("CLERK_…, FIREBASE_…, SUPABASE_… or OIDC_…__{slug}");
+                errors.push(&key, "there is no such product, write its slug in upper case with _ for -");
+            }
+        }
+        for slug in self.github_of.keys() {
+            if !products.iter().any(|product| key_of_slug(&product.slug) == *slug) {
+                let key = format!("GITHUB_…__{slug}");
+                errors.push(&key, "there is no such product, write its slug in upper case with _ for -");
+            }
+        }
+        let open = if self.env == Environment::Prod { self.in_the_clear() } else { None };
+        if let Some(key) = open {
+            errors.push(&key, "must be an https URL when ENV=prod, because what it tells is believed");
+        }
         if let Some(server) = self.smtp_url.as_ref().filter(|_| self.env == Environment::Prod) {
             if !is_https(&self.weft_app_url) {
                 errors.push("WEFT_APP_URL", "must be an https URL when ENV=prod, because mails have links to it");
@@ -90,6 +161,33 @@ impl Config {
             }
         }
         errors.or(())
+    }
+}
+
+impl Config {
+    /// The name of a setting by which keys of an issuer, or tokens of GitHub, would come without TLS.
+    fn in_the_clear(&self) -> Option<String> {
+        let own = self.github_of.iter().map(|(slug, own)| (format!("__{slug}"), own));
+        let open = std::iter::once((String::new(), &self.github)).chain(own).find_map(|(suffix, github)| {
+            let open = github.in_the_clear(is_https)?;
+            Some(format!("{open}{suffix}"))
+        });
+        if open.is_some() {
+            return open;
+        }
+        let own = self.issuers_of.iter().map(|(slug, own)| (format!("__{slug}"), own));
+        std::iter::once((String::new(), &self.issuers)).chain(own).find_map(|(suffix, issuers)| {
+            let urls = [
+                ("CLERK_ISSUER", &issuers.clerk_issuer),
+                ("CLERK_JWKS_URL", &issuers.clerk_jwks_url),
+                ("FIREBASE_JWKS_URL", &issuers.firebase_jwks_url),
+                ("SUPABASE_URL", &issuers.supabase_url),
+                ("OIDC_ISSUER", &issuers.oidc_issuer),
+                ("OIDC_JWKS_URL", &issuers.oidc_jwks_url),
+            ];
+            let open = urls.into_iter().find(|(_, url)| url.as_ref().is_some_and(|url| !is_https(url)));
+            open.map(|(key, _)| format!("{key}{suffix}"))
+        })
     }
 }
 
@@ -129,6 +227,13 @@ fn mail_from() -> String {
     "Weft <no-reply@localhost>".to_owned()
 }
 
+fn dns_server<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
+    let address = String::deserialize(from)?.parse();
+    address
+        .map(Some)
+        .map_err(|_| D::Error::custom("is no address with a port: write 192.0.2.53:53 or [2001:db8::53]:53"))
+}
+
 fn smtp_url<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SecretString>, D::Error> {
     let url = SecretString::deserialize(from)?;
     match mail::server(&url) {
@@ -161,7 +266,7 @@ mod tests {
             let mut config = Config::new("sqlite:///x", "a secret of at least thirty-two bytes");
             (config.env, config.weft_app_url) = (env, app.to_owned());
             config.smtp_url = server.map(SecretString::from);
-            config.check().err().map(|errors| errors.to_string()).unwrap_or_default()
+            config.check(&Products::builtin()).err().map(|errors| errors.to_string()).unwrap_or_default()
         };
         let (plain, safe) = ("smtp://ana:hunter2@mail.test:25", "https://app.test");
         for open in [plain, "smtp://mail.test?tls=opportunistic", "smtp://mail.test?x=tls=required"] {

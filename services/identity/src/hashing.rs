@@ -1,7 +1,8 @@
 //! The bounded pool in which passwords are hashed.
 //!
-//! A hash takes some 20 ms of a core and 19 MiB. So many run at once as there are threads, so many more may wait,
-//! and whoever comes then is told at once to come back: a flood of logins must not starve the other calls.
+//! A hash takes some 20 ms of a core and 19 MiB; one that an account brought along, up to a second and 128 MiB. So many
+//! run at once as there are threads, so many more may wait, and whoever comes then is told at once to come back: a flood of
+//! logins must not starve the other calls.
 //!
 //! The threads are our own, and each keeps its 19 MiB from hash to hash: given back to the allocator by ever other
 //! threads, they would stay with the process several times over (600 MB after a minute of logins).
@@ -13,7 +14,7 @@ use std::thread;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::domain::password;
+use crate::domain::password::{self, Checked};
 use crate::error::Error;
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -72,9 +73,20 @@ impl Place {
         self.run(move || password::hash(password.expose_secret())).await?
     }
 
-    /// Whether this is the password; without `stored` the answer is no after the same work.
-    pub async fn verify(self, password: SecretString, stored: Option<String>) -> Result<bool, Error> {
-        self.run(move || password::verify(password.expose_secret(), stored.as_deref())).await
+    /// Whether this is the password; without `stored` the answer is no after the same work. `shapes` are what other
+    /// accounts of the product may have, see [`password::verify`].
+    pub async fn verify(
+        self,
+        password: SecretString,
+        stored: Option<String>,
+        shapes: Vec<String>,
+    ) -> Result<Checked, Error> {
+        self.run(move || password::verify(password.expose_secret(), stored.as_deref(), &shapes)).await?
+    }
+
+    /// Whether this is the password of somebody who is signed in already.
+    pub async fn is_password(self, password: SecretString, stored: String) -> Result<bool, Error> {
+        Ok(self.verify(password, Some(stored), Vec::new()).await?.right)
     }
 
     async fn run<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {

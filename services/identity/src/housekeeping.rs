@@ -3,16 +3,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
-use weft_db::{Db, DbError};
+use weft_db::Db;
+use weft_db::keyring::Keyring;
 use weft_runtime::Shutdown;
 
 use crate::api::Identity;
 use crate::api::sign_in::FAILURES_WITHIN_MS;
+use crate::audit;
 use crate::domain::session::GRACE_MS;
+use crate::domain::token::SecretKeys;
+use crate::error::Error;
+use crate::github::tokens;
+use crate::sign_on;
 use crate::store::PRUNE_ROWS;
-use crate::store::audit::audit_prune;
 use crate::store::failure::failure_prune;
-use crate::store::reset::reset_prune;
+use crate::store::github::github_state_prune;
+use crate::store::import::shape_prune;
+use crate::store::invitation::invitation_prune;
+use crate::store::key::data_key_is_used;
+use crate::store::link::link_prune;
+use crate::store::login_state::login_state_prune;
 use crate::store::revocation::revocation_prune;
 use crate::store::session::session_prune;
 use crate::store::token::{token_forget_sealed, token_prune};
@@ -32,35 +42,70 @@ pub async fn run(identity: Arc<Identity>, audit_days: u32, shutdown: Shutdown) {
             () = shutdown.wait() => return,
             _ = ticks.tick() => {}
         }
-        if let Err(error) = tidy(&identity.db, identity.clock.now_ms(), audit_days, &shutdown).await {
+        let now_ms = identity.clock.now_ms();
+        let tidied = tidy(&identity.db, now_ms, &shutdown).await;
+        let kept_ms = i64::from(audit_days) * DAY_MS;
+        if let Err(error) = tidied.and(tend_logs(&identity.db, &identity.secrets, now_ms, kept_ms, &shutdown).await) {
             tracing::warn!(%error, "tidying up failed, trying again in {EVERY:?}");
+        }
+        if let Err(error) = sign_on::reseal(&identity.db, &identity.sign_on.keyring).await {
+            tracing::warn!(%error, "client secrets could not be sealed again, trying again in {EVERY:?}");
+        }
+        if let Err(error) = tend_keys(&identity.db, &identity.sign_on.keyring, &shutdown).await {
+            tracing::warn!(%error, "GitHub tokens could not be sealed again, trying again in {EVERY:?}");
         }
     }
 }
 
-async fn tidy(db: &Db, now_ms: i64, audit_days: u32, shutdown: &Shutdown) -> Result<(), DbError> {
+async fn tidy(db: &Db, now_ms: i64, shutdown: &Shutdown) -> Result<(), Error> {
     let unsealed_ms = now_ms - GRACE_MS - CLOCKS_DIFFER_MS;
     to_the_end(shutdown, || token_forget_sealed(db, unsealed_ms)).await?;
     to_the_end(shutdown, || revocation_prune(db, now_ms)).await?;
     to_the_end(shutdown, || failure_prune(db, now_ms - FAILURES_WITHIN_MS)).await?;
     to_the_end(shutdown, || token_prune(db, now_ms)).await?;
-    to_the_end(shutdown, || reset_prune(db, now_ms)).await?;
-    to_the_end(shutdown, || session_prune(db, now_ms)).await?;
-    to_the_end(shutdown, || audit_prune(db, now_ms - i64::from(audit_days) * DAY_MS)).await
+    to_the_end(shutdown, || login_state_prune(db, now_ms)).await?;
+    to_the_end(shutdown, || github_state_prune(db, now_ms)).await?;
+    to_the_end(shutdown, || link_prune(db, now_ms)).await?;
+    to_the_end(shutdown, || invitation_prune(db, now_ms)).await?;
+    to_the_end(shutdown, || shape_prune(db, now_ms - DAY_MS)).await?;
+    to_the_end(shutdown, || session_prune(db, now_ms)).await
+}
+
+/// Seals GitHub tokens again that are under an old key, and forgets the keys that nothing is sealed under.
+async fn tend_keys(db: &Db, keyring: &Keyring, shutdown: &Shutdown) -> Result<(), Error> {
+    tokens::reseal(db, keyring, shutdown).await?;
+    let mut unused = Vec::new();
+    for id in keyring.replaced().await? {
+        if !data_key_is_used(db, &id).await? {
+            unused.push(id);
+        }
+    }
+    keyring.forget(&unused).await?;
+    Ok(())
+}
+
+/// Takes care of the audit logs: entries are kept for `kept_ms`.
+async fn tend_logs(db: &Db, secrets: &SecretKeys, now_ms: i64, kept_ms: i64, shutdown: &Shutdown) -> Result<(), Error> {
+    while !shutdown.is_triggered() && audit::place(db, now_ms, kept_ms).await? {}
+    audit::seal(db, secrets, shutdown).await?;
+    to_the_end(shutdown, || audit::prune(db, secrets, now_ms - kept_ms)).await
 }
 
 /// Prunes until nothing is left, or until the shutdown, which waits for one statement at most.
-async fn to_the_end<F: Future<Output = Result<u64, DbError>>>(
+async fn to_the_end<E, F: Future<Output = Result<u64, E>>>(
     shutdown: &Shutdown,
     mut prune: impl FnMut() -> F,
-) -> Result<(), DbError> {
+) -> Result<(), Error>
+where
+    Error: From<E>,
+{
     while !shutdown.is_triggered() && prune().await? >= PRUNE_ROWS {}
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use weft_db::{AssertSqlSafe, DbOptions, Tx, sql};
+    use weft_db::{AssertSqlSafe, DbError, DbOptions, Tx, sql};
 
     use super::*;
     use crate::domain::client::Client;
@@ -112,7 +157,11 @@ mod tests {
 
     /// Rows of: sealed pairs, ended sessions, tokens, sessions, audit events.
     async fn left(db: &Db, now_ms: i64) -> [i64; 5] {
-        tidy(db, now_ms, DAYS, &Shutdown::new()).await.unwrap();
+        let shutdown = Shutdown::new();
+        tidy(db, now_ms, &shutdown).await.unwrap();
+        let secrets = SecretKeys::derive(&"a secret".into());
+        audit::begin(db, &secrets, &[]).await.unwrap();
+        tend_logs(db, &secrets, now_ms, i64::from(DAYS) * DAY_MS, &shutdown).await.unwrap();
         [
             sql("SELECT COUNT(*) FROM refresh_tokens WHERE sealed IS NOT NULL").one(db).await.unwrap(),
             sql("SELECT COUNT(*) FROM revocations").one(db).await.unwrap(),
@@ -179,12 +228,12 @@ mod tests {
         let prune = || {
             statements += 1;
             shutdown.trigger();
-            std::future::ready(Ok(PRUNE_ROWS))
+            std::future::ready(Ok::<_, DbError>(PRUNE_ROWS))
         };
         to_the_end(&shutdown, prune).await.unwrap();
         assert_eq!(statements, 1);
-        tidy(&db, 100 * DAY_MS, DAYS, &shutdown).await.unwrap();
-        let audited: i64 = sql("SELECT COUNT(*) FROM audit_events").one(&db).await.unwrap();
-        assert_eq!(audited, 1);
+        tidy(&db, 100 * DAY_MS, &shutdown).await.unwrap();
+        let sessions: i64 = sql("SELECT COUNT(*) FROM sessions").one(&db).await.unwrap();
+        assert_eq!(sessions, 1);
     }
 }

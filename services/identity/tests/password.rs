@@ -303,13 +303,13 @@ async fn neither_token_nor_password_is_in_the_database(world: &World) {
     let node = world.node().await;
     node.register("ana@example.com").await;
     let token = link(world, &node, 1).await;
-    let stored: Vec<String> = world.column("SELECT hash FROM password_resets").await;
+    let stored: Vec<String> = world.column("SELECT hash FROM mail_links").await;
     let [hash] = &stored[..] else { panic!("{stored:?}") };
     assert!(!hash.contains(&token) && hash.len() > token.len());
     let kinds: Vec<String> = world.column("SELECT kind FROM audit_events ORDER BY id").await;
     assert_eq!(kinds, ["register", "password_reset_sent"]);
     reset(&node, &token, NEW).await.unwrap();
-    assert!(world.column::<String>("SELECT hash FROM password_resets").await.is_empty());
+    assert!(world.column::<String>("SELECT hash FROM mail_links").await.is_empty());
     let kinds: Vec<String> = world.column("SELECT kind FROM audit_events ORDER BY id").await;
     assert_eq!(kinds.last().map(String::as_str), Some("password_reset"));
 }

@@ -16,7 +16,7 @@ on_both_databases! {
 }
 
 fn order<'a>(email: &'a str, role: &'a str, given: bool) -> RoleOrder<'a> {
-    RoleOrder { product: PRODUCT, email, role, given }
+    RoleOrder { product: Some(PRODUCT), account: email, role, given }
 }
 
 async fn everybody_is_a_user_and_an_operator_makes_the_first_admin(world: &World) {
@@ -91,11 +91,11 @@ async fn what_an_operator_cannot_do_is_said(world: &World) {
     let told = async |order: RoleOrder<'_>| {
         change_role(&world.config.database_url, &world.clock, order).await.unwrap_err().to_string()
     };
-    assert!(told(order("bob@example.com", "admin", true)).await.contains("nobody has the address bob@example.com"));
+    assert!(told(order("bob@example.com", "admin", true)).await.contains("there is no account bob@example.com"));
     assert!(told(order("ana@example.com", "root", true)).await.contains("choose user, reviewer, support or admin"));
     assert!(told(order("ana@example.com", "user", false)).await.contains("everybody"));
     assert!(told(order("ana", "admin", true)).await.contains("email must"));
-    let elsewhere = RoleOrder { product: OTHER_PRODUCT, ..order("ana@example.com", "admin", true) };
+    let elsewhere = RoleOrder { product: Some(OTHER_PRODUCT), ..order("ana@example.com", "admin", true) };
     assert!(told(elsewhere).await.contains(OTHER_PRODUCT));
     world.forget_migrations().await;
     assert!(told(order("ana@example.com", "admin", true)).await.contains("weft migrate"));

@@ -46,7 +46,8 @@ async fn a_user_sees_their_sessions_and_which_is_the_present_one(world: &World) 
     node.register("bob@example.com").await;
     let begun = world.clock.now_ms();
     world.pass(60);
-    let login = LoginRequest { email: "ana@example.com".to_owned(), password: PASSWORD.to_owned() };
+    let login =
+        LoginRequest { email: "ana@example.com".to_owned(), password: PASSWORD.to_owned(), ..LoginRequest::default() };
     let mut request = with(PRODUCT, None, login);
     request.metadata_mut().insert("x-forwarded-for", "203.0.113.77".parse().unwrap());
     let second = node.auth().login(request).await.unwrap().into_inner();

@@ -1,9 +1,12 @@
 //! Configuration from the environment. Every limit has a name and a default.
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
-use weft_runtime::config::{ConfigErrors, positive, url};
+use weft_cache::Cache;
+use weft_runtime::config::{ConfigErrors, positive, secret, url};
 
 use crate::error::Error;
 use crate::models::provider::Provider;
@@ -13,6 +16,17 @@ use crate::models::vendor::{ANTHROPIC, GEMINI, OPENAI, VENDORS, XAI};
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default)]
 pub struct Config {
+    /// `DATABASE_URL`: `sqlite:///absolute/path/orchestrator.db` or `postgres://user:password@host:port/database`.
+    pub database_url: String,
+    /// `WEFT_ORCHESTRATOR_SECRET`: seals users' own keys of providers; at least 32 random bytes, the same on every
+    /// replica. With another one the service refuses to start on this database.
+    #[serde(deserialize_with = "secret")]
+    pub weft_orchestrator_secret: Option<SecretString>,
+    /// `WEFT_ORCHESTRATOR_DB_CONNECTIONS`: most connections to the database. Default 16.
+    #[serde(deserialize_with = "positive")]
+    pub weft_orchestrator_db_connections: u32,
+    /// `REDIS_URL`: where tests of models are counted for all replicas together. Default: in process.
+    pub redis_url: Option<SecretString>,
     /// `OPENAI_API_KEY`: key of OpenAI, or of the server at the base URL. With neither key nor base URL of any provider
     /// the built-in `offline` model answers.
     pub openai_api_key: Option<SecretString>,
@@ -47,12 +61,35 @@ pub struct Config {
     /// `WEFT_CHAT_TASKS`: most tasks in a context, 500.
     #[serde(deserialize_with = "positive")]
     pub weft_chat_tasks: usize,
+    /// `WEFT_CHAT_PROJECTS`: most projects in a context, 200.
+    #[serde(deserialize_with = "positive")]
+    pub weft_chat_projects: usize,
+    /// `WEFT_CHAT_CHECKPOINTS`: most checkpoints in a context, 500.
+    #[serde(deserialize_with = "positive")]
+    pub weft_chat_checkpoints: usize,
+    /// `WEFT_CHAT_NOTES`: most notes in a context, 200.
+    #[serde(deserialize_with = "positive")]
+    pub weft_chat_notes: usize,
+    /// `WEFT_PROMPTS_DIR`: folder with an operator's prompts, `<id>.txt`, that manifests name for their agents. Default:
+    /// none.
+    pub weft_prompts_dir: Option<PathBuf>,
     /// `WEFT_CHAT_TURNS`: most turns of conversation in a context, 100.
     #[serde(deserialize_with = "positive")]
     pub weft_chat_turns: usize,
     /// `WEFT_CHAT_TOTAL_MS`: longest time for an answer with all its rounds, 120000 ms. A caller's earlier deadline counts.
     #[serde(deserialize_with = "positive")]
     pub weft_chat_total_ms: u64,
+    /// `WEFT_CHAT_RUN_TOKENS`: after so many tokens, in and out, an answer asks no model any more and says so, 400000.
+    #[serde(deserialize_with = "positive")]
+    pub weft_chat_run_tokens: u64,
+    /// `ARCHITECT_MODEL`: model of the agents of this name where neither account nor plan says otherwise.
+    pub architect_model: Option<String>,
+    /// `CODER_MODEL`: the same.
+    pub coder_model: Option<String>,
+    /// `DEBUGGER_MODEL`: the same.
+    pub debugger_model: Option<String>,
+    /// `REVIEWER_MODEL`: the same.
+    pub reviewer_model: Option<String>,
     /// `WEFT_CLASSIFIER_MS`: longest time for the choice of an agent, 3000 ms; after it the default agent answers.
     #[serde(deserialize_with = "positive")]
     pub weft_classifier_ms: u64,
@@ -79,6 +116,10 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Config {
+            database_url: String::new(),
+            weft_orchestrator_secret: None,
+            weft_orchestrator_db_connections: 16,
+            redis_url: None,
             openai_api_key: None,
             openai_base_url: None,
             anthropic_api_key: None,
@@ -91,8 +132,17 @@ impl Default for Config {
             weft_chat_context_bytes: 262_144,
             weft_chat_documents: 100,
             weft_chat_tasks: 500,
+            weft_chat_projects: 200,
+            weft_chat_checkpoints: 500,
+            weft_chat_notes: 200,
+            weft_prompts_dir: None,
             weft_chat_turns: 100,
             weft_chat_total_ms: 120_000,
+            weft_chat_run_tokens: 400_000,
+            architect_model: None,
+            coder_model: None,
+            debugger_model: None,
+            reviewer_model: None,
             weft_classifier_ms: 3_000,
             weft_model_output_tokens: 2_048,
             weft_model_connect_ms: 2_000,
@@ -111,6 +161,16 @@ impl Config {
     /// Every mistake, by key.
     pub fn check(&self) -> Result<(), ConfigErrors> {
         let mut errors = ConfigErrors::default();
+        if !["sqlite:", "postgres:", "postgresql:"].iter().any(|scheme| self.database_url.starts_with(scheme)) {
+            errors.push("DATABASE_URL", "is not set: write sqlite:///path/to/file.db or postgres://…");
+        }
+        if self.weft_orchestrator_secret.is_none() {
+            errors.push("WEFT_ORCHESTRATOR_SECRET", "is not set: at least 32 random bytes");
+        }
+        let redis = self.redis_url.as_ref().map_or(Ok(()), |url| Cache::check_url(url.expose_secret()));
+        if redis.is_err() {
+            errors.push("REDIS_URL", "cannot be used: write redis://host:port or rediss://host:port");
+        }
         for (at, vendor) in VENDORS.iter().enumerate() {
             if let Some(account) = self.account(at)
                 && let Err(Error::Config { key, problem }) = Provider::new(vendor, account, self)
@@ -136,6 +196,18 @@ impl Config {
         (key.is_some() || url.is_some()).then_some(Account { key, url })
     }
 
+    /// The models that the environment gives to roles. A variable that is set to nothing counts as not set.
+    pub(crate) fn role_models(&self) -> BTreeMap<&'static str, String> {
+        let set = [
+            ("architect", &self.architect_model),
+            ("coder", &self.coder_model),
+            ("debugger", &self.debugger_model),
+            ("reviewer", &self.reviewer_model),
+        ];
+        let given = |model: &String| (!model.trim().is_empty()).then(|| model.trim().to_owned());
+        set.into_iter().filter_map(|(role, model)| Some((role, model.as_ref().and_then(given)?))).collect()
+    }
+
     /// Longest time for an answer.
     pub(crate) fn total(&self) -> Duration {
         Duration::from_millis(self.weft_chat_total_ms)
@@ -155,8 +227,11 @@ mod tests {
     use super::*;
     use crate::models::Models;
 
+    const NEEDED: [(&str, &str); 2] =
+        [("DATABASE_URL", "sqlite:///x.db"), ("WEFT_ORCHESTRATOR_SECRET", "a secret of at least thirty-two bytes")];
+
     fn load(variables: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
-        let owned = variables.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let owned = NEEDED.iter().chain(variables).map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         weft_runtime::config::load_from(owned)
     }
 
@@ -177,7 +252,7 @@ mod tests {
         for vendor in &VENDORS {
             for (name, value) in [(vendor.key, "k"), (vendor.url, "http://127.0.0.1:1/v1/")] {
                 let config = load(&[(name, value)]).unwrap();
-                assert!(config.check().is_ok());
+                assert!(config.check().is_ok(), "{name}");
                 assert_eq!(providers(&config), [vendor.name], "{name}");
             }
         }
@@ -199,6 +274,23 @@ mod tests {
         ] {
             assert!(load(&[(key, value)]).unwrap_err().to_string().contains(key), "{key}");
         }
+    }
+
+    #[test]
+    fn without_a_database_and_a_secret_nothing_starts() {
+        let told = Config::default().check().unwrap_err().to_string();
+        assert!(
+            told.contains("DATABASE_URL: is not set") && told.contains("WEFT_ORCHESTRATOR_SECRET: is not set"),
+            "{told}"
+        );
+        let wrong = load(&[("REDIS_URL", "http://127.0.0.1")]).unwrap().check().unwrap_err().to_string();
+        assert!(wrong.contains("REDIS_URL: cannot"), "{wrong}");
+        assert!(
+            load(&[("WEFT_ORCHESTRATOR_SECRET", "short")])
+                .unwrap_err()
+                .to_string()
+                .contains("WEFT_ORCHESTRATOR_SECRET")
+        );
     }
 
     #[test]

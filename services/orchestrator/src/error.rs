@@ -1,10 +1,16 @@
 //! What can go wrong, and how it is told.
 use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
 
 use tonic::{Code, Status};
 use tonic_types::ErrorDetails;
+use weft_cache::CacheError;
 use weft_core::Reason;
+use weft_db::DbError;
+use weft_db::keyring::KeyringError;
 use weft_runtime::internal;
+use weft_runtime::outbound::OutboundError;
 
 use crate::models::ModelError;
 
@@ -25,6 +31,33 @@ pub enum Error {
     /// What models are told could not be made into fingerprints.
     #[error("the fingerprints of the prompts could not be built")]
     Fingerprints(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The database failed.
+    #[error(transparent)]
+    Database(#[from] DbError),
+    /// Values cannot be sealed or opened.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    /// The same, told to several callers at once.
+    #[error("the keys of an account cannot be read")]
+    Keys(#[source] Arc<Error>),
+    /// The database is away, and with it what is known of users' own keys.
+    #[error("your provider keys cannot be looked up right now; try again")]
+    NoDatabase,
+    /// Redis cannot be used.
+    #[error("the cache cannot be used")]
+    Cache(#[source] CacheError),
+    /// There is no such thing, or it is not the caller's.
+    #[error("there is no such {0}")]
+    NotFound(&'static str),
+    /// A number that the plan or the server limits is reached.
+    #[error("{0}")]
+    Quota(&'static str),
+    /// Too often.
+    #[error("that was too often; come back later")]
+    TooOften(Duration),
+    /// A client for other servers could not be built.
+    #[error(transparent)]
+    Outbound(#[from] OutboundError),
     /// Serving failed.
     #[error("the orchestrator stopped serving")]
     Runtime(#[from] weft_runtime::RuntimeError),
@@ -40,12 +73,41 @@ pub enum Error {
     /// The product shows nothing that was not judged first, and there is no judge yet.
     #[error("answers of this product have to be moderated, which this server cannot do yet")]
     NoModeration,
+    /// The plan does not include the model that was asked for.
+    #[error("your plan does not include this model; leave model empty or upgrade")]
+    ModelNotInPlan,
+    /// Billing did not say whether the account can pay.
+    #[error("what this costs cannot be checked right now; try again")]
+    NoBilling,
+    /// The work ended without an end.
+    #[error("the answer was lost")]
+    Lost,
     /// None of the product's agents exists in code yet.
     #[error("this product has no agent that can answer yet")]
     NoAgent,
-    /// `execution_mode` is `plan`.
-    #[error("plans are not available yet; leave execution_mode empty or use direct")]
-    PlanMode,
+    /// The model made no plan that can be run, once more after it had been told.
+    #[error("the model could not make a plan of this; try again or say it differently")]
+    Plan,
+    /// A manifest names a prompt that nobody has.
+    #[error(
+        "agent {agent} of product {product} has the prompt {prompt}, which is unknown; put {prompt}.txt into WEFT_PROMPTS_DIR"
+    )]
+    UnknownPrompt {
+        /// The product's slug.
+        product: String,
+        /// The agent.
+        agent: String,
+        /// Id of its prompt.
+        prompt: String,
+    },
+    /// An operator's prompts cannot be used.
+    #[error("WEFT_PROMPTS_DIR: {path}: {problem}")]
+    Prompts {
+        /// The folder or file.
+        path: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// Billing did not say what the plan includes.
     #[error("the plan of your account cannot be checked right now; try again")]
     NoEntitlements,
@@ -70,15 +132,30 @@ impl Error {
     /// The stable reason clients match on.
     pub fn reason(&self) -> Reason {
         match self {
-            Error::Config { .. } | Error::Client(_) | Error::Fingerprints(_) | Error::Runtime(_) => Reason::Internal,
+            Error::Config { .. }
+            | Error::Client(_)
+            | Error::Fingerprints(_)
+            | Error::Runtime(_)
+            | Error::Lost
+            | Error::UnknownPrompt { .. }
+            | Error::Prompts { .. }
+            | Error::Cache(_)
+            | Error::Outbound(_) => Reason::Internal,
+            Error::Database(error) | Error::Keyring(KeyringError::Database(error)) => database(error),
+            Error::Keyring(_) => Reason::Internal,
+            Error::Keys(error) => error.reason(),
+            Error::NoDatabase => Reason::Unavailable,
+            Error::NotFound(_) => Reason::NotFound,
+            Error::Quota(_) => Reason::QuotaExceeded,
+            Error::TooOften(_) => Reason::RateLimited,
             Error::Invalid(_) => Reason::InvalidArgument,
             Error::TooLarge(_) => Reason::PayloadTooLarge,
-            Error::AgentNotInPlan => Reason::FeatureNotInPlan,
-            Error::NoAgent | Error::NoModeration | Error::PlanMode => Reason::Unimplemented,
-            Error::NoEntitlements => Reason::Unavailable,
+            Error::AgentNotInPlan | Error::ModelNotInPlan => Reason::FeatureNotInPlan,
+            Error::NoAgent | Error::NoModeration => Reason::Unimplemented,
+            Error::NoEntitlements | Error::NoBilling => Reason::Unavailable,
             Error::Refused(status) => Reason::of(status).unwrap_or(Reason::Unavailable),
             Error::Model(error) => error.reason(),
-            Error::Tools | Error::Silent => Reason::ProviderStreamInterrupted,
+            Error::Tools | Error::Plan | Error::Silent => Reason::ProviderStreamInterrupted,
             Error::TookTooLong => Reason::DeadlineExceeded,
         }
     }
@@ -86,6 +163,15 @@ impl Error {
     /// The gRPC code.
     pub fn code(&self) -> Code {
         self.reason().code()
+    }
+}
+
+fn database(error: &DbError) -> Reason {
+    match error {
+        error if error.is_unavailable() => Reason::Unavailable,
+        error if error.is_conflict() => Reason::Aborted,
+        error if error.is_invalid_text() => Reason::InvalidArgument,
+        _ => Reason::Internal,
     }
 }
 
@@ -97,6 +183,10 @@ impl From<Error> for Status {
                 let mut details = ErrorDetails::new();
                 details.set_retry_info(retry_after);
                 Reason::Unavailable.status_with(ModelError::Busy { retry_after }.to_string(), details)
+            }
+            Error::TooOften(after) => {
+                let details = ErrorDetails::with_retry_info(Some(after));
+                Reason::RateLimited.status_with(Error::TooOften(after).to_string(), details)
             }
             error if error.reason() == Reason::Internal => internal(error),
             error => error.reason().status(error.to_string()),

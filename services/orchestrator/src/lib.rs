@@ -6,43 +6,132 @@
 mod agents;
 mod api;
 mod config;
+mod cost;
 mod domain;
 mod error;
+mod keys;
 mod models;
+mod plans;
 mod prompts;
 mod sanitizer;
+mod store;
 
 use std::sync::Arc;
 
+use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
+use weft_cache::Cache;
+use weft_core::Clock;
 use weft_product::Products;
 use weft_proto::orchestrator::v1::chat_service_server::ChatServiceServer;
+use weft_proto::orchestrator::v1::embedding_service_server::EmbeddingServiceServer;
+use weft_proto::orchestrator::v1::model_service_server::ModelServiceServer;
+use weft_proto::orchestrator::v1::plan_service_server::PlanServiceServer;
+use weft_proto::orchestrator::v1::provider_key_service_server::ProviderKeyServiceServer;
 use weft_runtime::{Mesh, Server};
 
-use crate::agents::Registry;
+use crate::agents::Registries;
 use crate::api::chat::{ChatApi, Parts};
+use crate::api::embedding::EmbeddingApi;
+use crate::api::model::ModelApi;
+use crate::api::page::Pages;
+use crate::api::plan::PlanApi;
+use crate::api::provider_key::ProviderKeyApi;
+use crate::cost::Books;
+use crate::keys::Keys;
 use crate::models::Models;
+use crate::plans::{PlanCache, Runs};
+use crate::prompts::Prompts;
 use crate::sanitizer::Sanitizers;
+use crate::store::Database;
 
 pub use config::Config;
 pub use error::Error;
 pub use models::{Break, ModelError};
+
+/// Brings the database to this version.
+///
+/// # Errors
+/// [`Error::Database`], in one sentence what is wrong with it.
+pub async fn migrate(config: &Config) -> Result<(), Error> {
+    store::migrate(config).await
+}
+
+/// Makes a new key to seal users' keys with; running instances use it within a second. Gives its id.
+///
+/// # Errors
+/// [`Error::Database`], [`Error::Keyring`].
+pub async fn rotate_keys(config: &Config, clock: &Clock) -> Result<String, Error> {
+    let ready = store::open(config, clock).await?;
+    let id = ready.keyring.rotate().await?;
+    ready.db.close().await;
+    Ok(id)
+}
 
 /// Serves until the mesh shuts down.
 ///
 /// # Errors
 /// [`Error::Config`] or [`Error::Client`] before anything is served; [`Error::Runtime`] if serving fails.
 pub async fn serve(config: Config, mesh: Mesh, products: Arc<Products>, listener: TcpListener) -> Result<(), Error> {
-    let models = Models::new(&config, mesh.clock().clone())?;
-    let registry = Registry::built_in();
-    let sanitizers = Sanitizers::new(&registry, &products)?;
-    let agents: Vec<&str> = registry.list().map(|agent| agent.name).collect();
-    tracing::info!(?agents, providers = ?models.providers(), "answering");
+    let networks = &mesh.config().weft_allow_private_addresses;
+    let models = Arc::new(Models::new(&config, mesh.clock().clone())?.allowing(networks)?);
+    let database = Database::start(&config, &mesh).await?;
+    let keys = Keys::start(database.clone(), &mesh);
+    let books = Books::new(mesh.channel("billing"), mesh.tasks().clone());
+    let prompts = config.weft_prompts_dir.as_deref().map_or_else(|| Ok(Prompts::default()), Prompts::load)?;
+    let registries = Registries::new(&products, &prompts)?;
+    let sanitizers = Sanitizers::new(&registries)?;
+    tracing::info!(agents = ?registries.names(), providers = ?models.providers(), "answering");
+    let plan_cache = PlanCache::new();
     let clock = mesh.clock().clone();
     let entitlements = mesh.entitlements();
     let max_bytes = mesh.config().max_message_bytes();
-    let api = ChatApi::new(Parts { config, clock, products, entitlements, registry, models, sanitizers });
-    let service = ChatServiceServer::new(api).max_decoding_message_size(max_bytes);
-    Server::new(&mesh, mesh.guard()).add(service).serve(listener).await?;
-    Ok(())
+    let tasks = mesh.tasks().clone();
+    let shared = cache(&config, &mesh).await?;
+    let runs = Runs::new(shared.clone(), tasks.clone());
+    let own_keys = ProviderKeyApi {
+        keys: keys.clone(),
+        entitlements: entitlements.clone(),
+        clock: clock.clone(),
+        pages: Pages::new(mesh.config()),
+        networks: networks.clone(),
+    };
+    let parts = Arc::new(Parts {
+        config,
+        clock,
+        products,
+        entitlements,
+        registries,
+        plan_cache,
+        runs,
+        models,
+        books,
+        keys,
+        tasks,
+        sanitizers,
+    });
+    let chat = ChatServiceServer::new(ChatApi::new(Arc::clone(&parts))).max_decoding_message_size(max_bytes);
+    let embeddings = EmbeddingServiceServer::new(EmbeddingApi(Arc::clone(&parts))).max_decoding_message_size(max_bytes);
+    let models = ModelServiceServer::new(ModelApi { parts: Arc::clone(&parts), cache: shared });
+    let plans = PlanServiceServer::new(PlanApi::new(parts));
+    let served = Server::new(&mesh, mesh.guard())
+        .add(chat)
+        .add(plans)
+        .add(models)
+        .add(embeddings)
+        .add(ProviderKeyServiceServer::new(own_keys))
+        .serve(listener)
+        .await;
+    database.close().await;
+    Ok(served?)
+}
+
+/// Where what happens at once is counted: for all replicas together if there is a Redis.
+async fn cache(config: &Config, mesh: &Mesh) -> Result<Cache, Error> {
+    let clock = mesh.clock().clone();
+    match &config.redis_url {
+        None => Ok(Cache::local(clock)),
+        // Its share of a rate limit, should Redis be away, is that of one.
+        Some(url) => Cache::redis(url.expose_secret(), 1, clock).await.map_err(Error::Cache),
+    }
 }

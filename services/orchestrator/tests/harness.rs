@@ -10,20 +10,31 @@ use tonic::{Request, Response, Status};
 use tracing_subscriber::fmt::MakeWriter;
 use weft_auth::{AUDIENCE, Claims, ISSUER, PRODUCT_HEADER, Signer};
 use weft_core::{Clock, new_id};
-use weft_orchestrator::{Config, serve};
+use weft_orchestrator::{Config, migrate, serve};
 use weft_product::Products;
 use weft_proto::billing::v1::Entitlements;
+use weft_proto::billing::v1::usage_service_server::UsageServiceServer;
+use weft_proto::billing::v1::wallet_service_server::WalletServiceServer;
 use weft_proto::orchestrator::v1::chat_event::Event;
 use weft_proto::orchestrator::v1::chat_service_client::ChatServiceClient;
+use weft_proto::orchestrator::v1::plan_service_client::PlanServiceClient;
 use weft_proto::orchestrator::v1::{ChatContext, ChatRequest, ChatResponse};
 use weft_runtime::{Mesh, MeshConfig, Shutdown};
-use weft_testing::FakeService;
 use weft_testing::llm::LlmStub;
+use weft_testing::{Database, FakeService};
+
+use crate::book::Book;
 
 /// 2026-11-20 10:00 UTC, a Friday.
 pub const NOW_MS: i64 = 1_795_168_800_000;
 /// 00:00 of that day.
 pub const TODAY_MS: i64 = 1_795_132_800_000;
+/// What a token costs those who pay, in micro-credits.
+pub const RATE: i64 = 100;
+/// What those who pay may choose from.
+pub const MODELS: [&str; 3] = ["gpt-4o-mini", "stub-500-500", "stub-20-1000"];
+/// What it seals with.
+pub const SECRET: &str = "a secret that only this orchestrator knows";
 /// Length of a day.
 pub const DAY_MS: i64 = 86_400_000;
 
@@ -33,10 +44,17 @@ pub struct Orchestrator {
     pub channel: Channel,
     /// The provider's stub; not asked by an orchestrator that is offline.
     pub llm: LlmStub,
+    /// What billing has in its book.
+    pub book: Book,
+    /// Billing itself.
+    pub billing: Arc<FakeService>,
+    /// What it keeps.
+    pub database: Arc<Database>,
+    /// Its time.
+    pub clock: Clock,
     signer: Signer,
     shutdown: Shutdown,
-    /// Identity and billing.
-    _fakes: [FakeService; 2],
+    _identity: FakeService,
 }
 
 /// How to start one.
@@ -50,6 +68,12 @@ pub struct Start {
     pub billing_url: Option<String>,
     /// Manifests that replace built-in ones.
     pub products: Option<&'static Path>,
+    /// Where it keeps what it keeps; None: an SQLite file of its own.
+    pub database: Option<Arc<Database>>,
+    /// Networks that users' URLs may lead to.
+    pub networks: &'static str,
+    /// The database is as it is, and may be away.
+    pub unmigrated: bool,
 }
 
 /// What came of a streamed chat.
@@ -76,12 +100,15 @@ impl Orchestrator {
         let _installed = logs();
         let llm = LlmStub::start().await;
         let (signer, _) = Signer::generate().unwrap();
-        let (identity, billing) = (FakeService::identity(signer.jwk()), FakeService::billing(allowed));
+        let (identity, book) = (FakeService::identity(signer.jwk()), Book::default());
+        let (wallet, usage) = (WalletServiceServer::new(book.clone()), UsageServiceServer::new(book.clone()));
+        let billing = FakeService::billing_and(allowed, |routes| routes.add_service(wallet).add_service(usage));
         let mesh = MeshConfig {
             weft_identity_url: identity.url(),
             weft_billing_url: start.billing_url.unwrap_or_else(|| billing.url()),
             weft_service_secret: Some("a secret that only these tests know".into()),
             weft_drain_ms: 100,
+            weft_allow_private_addresses: start.networks.parse().unwrap(),
             ..MeshConfig::default()
         };
         let mut config = start.config;
@@ -89,14 +116,22 @@ impl Orchestrator {
             config.openai_base_url = Some(llm.url().to_owned());
             config.openai_api_key = Some("sk-stub".into());
         }
+        let database = start.database.unwrap_or_else(|| Arc::new(Database::sqlite()));
+        config.database_url.clone_from(&database.url);
+        config.weft_orchestrator_secret = Some(SECRET.into());
+        if !start.unmigrated {
+            migrate(&config).await.unwrap();
+        }
         let shutdown = Shutdown::new();
-        let mesh = Mesh::new("orchestrator", mesh, Clock::manual(NOW_MS), shutdown.clone());
+        let clock = Clock::manual(NOW_MS);
+        let mesh = Mesh::new("orchestrator", mesh, clock.clone(), shutdown.clone());
         let products = Arc::new(Products::load(start.products).unwrap());
         let (listener, url) = address();
         #[expect(clippy::disallowed_methods, reason = "it ends with the test's runtime")]
         drop(tokio::spawn(async move { serve(config, mesh, products, listener).await.unwrap() }));
         let channel = Endpoint::from_shared(url).unwrap().connect_lazy();
-        Orchestrator { channel, llm, signer, shutdown, _fakes: [identity, billing] }
+        let billing = Arc::new(billing);
+        Orchestrator { channel, llm, book, billing, database, clock, signer, shutdown, _identity: identity }
     }
 
     /// A client of the service.
@@ -104,8 +139,18 @@ impl Orchestrator {
         ChatServiceClient::new(self.channel.clone())
     }
 
+    /// A client of the playbooks.
+    pub fn plans(&self) -> PlanServiceClient<Channel> {
+        PlanServiceClient::new(self.channel.clone())
+    }
+
     /// A token of a user of a product; the fake billing takes the user's name for the plan.
     pub fn token(&self, product: &str, plan: &str, expires_in_s: i64) -> String {
+        self.token_with(product, plan, expires_in_s, &[])
+    }
+
+    /// The same for a user with roles.
+    pub fn token_with(&self, product: &str, plan: &str, expires_in_s: i64, roles: &[&str]) -> String {
         let now = NOW_MS / 1000;
         self.signer.mint(&Claims {
             iss: ISSUER.to_owned(),
@@ -115,7 +160,7 @@ impl Orchestrator {
             sid: new_id(),
             jti: new_id(),
             email: String::new(),
-            roles: Vec::new(),
+            roles: roles.iter().map(|role| (*role).to_owned()).collect(),
             iat: now - 10,
             exp: now + expires_in_s,
         })
@@ -138,8 +183,13 @@ impl Orchestrator {
 
     /// One streamed chat of a user on the plan `pro`, read to its end.
     pub async fn stream(&self, message: ChatRequest) -> Told {
+        self.stream_on("pro", message).await
+    }
+
+    /// One streamed chat of a user on this plan, read to its end.
+    pub async fn stream_on(&self, plan: &str, message: ChatRequest) -> Told {
         let mut tokens = Vec::new();
-        let mut events = match self.client().stream_chat(self.request("pro", message)).await {
+        let mut events = match self.client().stream_chat(self.request(plan, message)).await {
             Ok(response) => response.into_inner(),
             Err(status) => return Told { tokens, end: Err(status) },
         };
@@ -177,8 +227,13 @@ pub fn with_token<M>(message: M, product: &str, token: &str) -> Request<M> {
     request
 }
 
-/// A message without context.
+/// A message without context to the task agent.
 pub fn say(message: &str) -> ChatRequest {
+    ChatRequest { agent: "task_agent".to_owned(), ..ask(message) }
+}
+
+/// A message without context to whoever fits.
+pub fn ask(message: &str) -> ChatRequest {
     ChatRequest { message: message.to_owned(), ..ChatRequest::default() }
 }
 
@@ -232,15 +287,30 @@ pub fn address() -> (TcpListener, String) {
     (TcpListener::from_std(listener).unwrap(), url)
 }
 
-/// The user's id is the plan: `free` has 3 agents, `none` has 0, every other plan all.
+/// The user's id is the plan: `free` has 3 agents and 2 steps at once, `none` has 0 agents, every other plan all; `power` builds
+/// batches. `paying…` pays [`RATE`] and may
+/// choose from [`MODELS`], `limited…` has a limit of tokens a day.
 fn allowed(user_id: &str) -> Entitlements {
     let agents = match user_id {
         "free" => Some(3),
         "none" => Some(0),
         _ => None,
     };
-    let limits = agents.map(|count| ("agents".to_owned(), count)).into_iter().collect();
-    Entitlements { plan: user_id.to_owned(), limits, ..Entitlements::default() }
+    let mut limits: HashMap<String, i64> = agents.map(|count| ("agents".to_owned(), count)).into_iter().collect();
+    if user_id.starts_with("limited") {
+        limits.insert("max_tokens_per_day".to_owned(), 1_000);
+    }
+    if user_id == "free" {
+        limits.insert("batch_active".to_owned(), 2);
+    }
+    if user_id.starts_with("one-provider") {
+        limits.insert("providers".to_owned(), 1);
+    }
+    let features = [("batch_builder".to_owned(), user_id == "power")].into_iter().collect();
+    let rate = user_id.contains("paying").then_some(RATE);
+    let allowed_models = if rate.is_some() { MODELS.map(str::to_owned).to_vec() } else { Vec::new() };
+    let plan = user_id.to_owned();
+    Entitlements { plan, limits, micro_credits_per_token: rate, allowed_models, features, ..Entitlements::default() }
 }
 
 /// Everything that this test process logs, at every level.

@@ -3,10 +3,17 @@
 mod agents;
 mod answers;
 mod authorization;
+mod book;
+mod costs;
 mod dialects;
+mod embeddings;
 mod failures;
 mod harness;
 mod limits;
+mod models;
 mod offline;
+mod pipelines;
+mod plans;
+mod provider_keys;
 mod sanitizer;
 mod secrecy;

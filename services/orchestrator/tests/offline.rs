@@ -1,7 +1,9 @@
 //! Without a key and without a provider.
 use serde_json::{Value, json};
 
-use crate::harness::{DAY_MS, Orchestrator, TODAY_MS, actions, say, say_with_tasks};
+use weft_proto::orchestrator::v1::{ChatContext, ChatRequest};
+
+use crate::harness::{DAY_MS, Orchestrator, TODAY_MS, actions, as_struct, ask, say, say_with_tasks};
 
 fn tasks() -> [Value; 3] {
     [
@@ -84,4 +86,40 @@ async fn a_model_that_the_product_has_is_still_answered_honestly() {
     let mut request = say("hello");
     request.model = "gpt-4o".to_owned();
     assert_eq!(weft.chat(request).await.unwrap().model, "offline");
+}
+
+#[tokio::test]
+async fn sentences_find_their_agent_and_change_what_they_name() {
+    let weft = Orchestrator::offline().await;
+    let context = ChatContext {
+        projects: vec![as_struct(&json!({"id": "p1", "name": "Boat"}))],
+        checkpoints: vec![as_struct(&json!({"id": "c1", "project_id": "p1", "title": "Launch", "date": TODAY_MS}))],
+        notes: vec![as_struct(&json!({"id": "n1", "title": "Food", "content": "milk"}))],
+        ..ChatContext::default()
+    };
+    for (sentence, agent, kind, table, field, value) in [
+        ("create a task to call Ana", "task_agent", "create_record", "tasks", "title", "Call Ana"),
+        ("start a project called car", "project_agent", "create_record", "projects", "name", "Car"),
+        ("archive the project Boat", "project_agent", "update_record", "projects", "status", "archived"),
+        ("delete the project Boat for good", "project_agent", "delete_record", "projects", "id", "p1"),
+        (
+            "add a checkpoint Paint to Boat by tomorrow",
+            "checkpoint_agent",
+            "create_record",
+            "checkpoints",
+            "project_id",
+            "p1",
+        ),
+        ("move the checkpoint Launch to 2026-12-01", "checkpoint_agent", "update_record", "checkpoints", "id", "c1"),
+        ("write a note called Car: blue", "note_agent", "create_record", "notes", "content", "blue"),
+        ("add to the note Food: eggs", "note_agent", "update_record", "notes", "content", "milk\neggs"),
+        ("delete the note Food", "note_agent", "delete_record", "notes", "id", "n1"),
+    ] {
+        let answer = weft.chat(ChatRequest { context: Some(context.clone()), ..ask(sentence) }).await.unwrap();
+        assert_eq!(answer.agent, agent, "{sentence}");
+        let told = actions(&answer);
+        assert_eq!(told.len(), 1, "{sentence}: {}", answer.response);
+        let (made, at, fields) = &told[0];
+        assert_eq!((made.as_str(), at.as_str(), fields[field].as_str()), (kind, table, value), "{sentence}");
+    }
 }

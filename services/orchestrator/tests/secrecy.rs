@@ -6,10 +6,15 @@ use weft_testing::llm::Reply;
 
 use crate::harness::{Orchestrator, as_struct, logs, say};
 
-const PROMPTS: [&str; 3] = [
+const PROMPTS: [&str; 8] = [
     include_str!("../src/prompts/classifier.txt"),
     include_str!("../src/prompts/context.txt"),
     include_str!("../src/prompts/task_agent.txt"),
+    include_str!("../src/prompts/project_agent.txt"),
+    include_str!("../src/prompts/note_agent.txt"),
+    include_str!("../src/prompts/checkpoint_agent.txt"),
+    include_str!("../src/prompts/planner.txt"),
+    include_str!("../src/prompts/steps/email_to_task.txt"),
 ];
 /// In everything that the user, the client or the model writes in this file.
 const CANARY: &str = "canary7f3b";
@@ -29,7 +34,10 @@ fn question() -> ChatRequest {
         user_profile: Some(as_struct(&document)),
         relevant_documents: vec![as_struct(&document)],
         recent_tasks: vec![as_struct(&task)],
+        projects: vec![as_struct(&json!({"id": CANARY, "name": CANARY}))],
+        notes: vec![as_struct(&json!({"id": CANARY, "title": CANARY, "content": CANARY}))],
         conversation_history: vec![turn],
+        ..ChatContext::default()
     };
     ChatRequest { context: Some(context), ..say(&format!("mark {CANARY} as done")) }
 }
@@ -58,7 +66,15 @@ async fn provoke(weft: &Orchestrator) -> Vec<Status> {
         errors.extend(weft.stream(question()).await.end.err());
         weft.llm.forget();
     }
+    for script in [vec![Reply::text(CANARY); 2], vec![Reply::status(401)]] {
+        weft.llm.script(script);
+        let request = ChatRequest { execution_mode: "plan".to_owned(), ..question() };
+        errors.push(weft.chat(request).await.unwrap_err());
+        weft.llm.forget();
+    }
     let wrong = [
+        ChatRequest { pipeline: vec![CANARY.to_owned(); 2], agent: String::new(), ..question() },
+        ChatRequest { prompt_template: CANARY.to_owned(), agent: String::new(), ..question() },
         ChatRequest { agent: CANARY.to_owned(), ..question() },
         ChatRequest { model: CANARY.to_owned(), ..question() },
         ChatRequest { execution_mode: CANARY.to_owned(), ..question() },

@@ -33,9 +33,9 @@ pub enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
-    /// Give and take roles of accounts, in identity's database; also while the mesh runs
+    /// Give and take roles of accounts and bring accounts in, in identity's database; also while the mesh runs
     Admin {
-        /// What to do with a role
+        /// What to do
         #[command(subcommand)]
         command: AdminCommand,
     },
@@ -44,6 +44,18 @@ pub enum Command {
         /// What to do with it
         #[command(subcommand)]
         command: LedgerCommand,
+    },
+    /// Look at the audit log, in identity's database; also while the mesh runs
+    Audit {
+        /// What to do with it
+        #[command(subcommand)]
+        command: AuditCommand,
+    },
+    /// Replace the keys that stored secrets are sealed under, in a service's database; also while the mesh runs
+    Keys {
+        /// What to do with them
+        #[command(subcommand)]
+        command: KeysCommand,
     },
     /// Try things out without the outside parties
     Dev {
@@ -127,6 +139,59 @@ pub struct VerifyArguments {
     pub data_dir: PathBuf,
 }
 
+/// `weft audit …`.
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Look at every entry, print what was found as JSON; exit status 1 if one was changed, moved or is missing
+    Verify(AuditArguments),
+}
+
+/// Which log.
+#[derive(Debug, Args)]
+pub struct AuditArguments {
+    /// Slug of the product; all if none is named
+    #[arg(long)]
+    pub product: Option<String>,
+    /// Where `weft up` keeps its databases and secrets; not looked at for what DATABASE_URL and WEFT_IDENTITY_SECRET name
+    #[arg(long, default_value = "./data")]
+    pub data_dir: PathBuf,
+}
+
+/// `weft keys …`.
+#[derive(Debug, Subcommand)]
+pub enum KeysCommand {
+    /// Seal with a new key from now on; what is sealed already stays readable and is sealed again by and by
+    Rotate(RotateArguments),
+}
+
+/// Whose keys.
+#[derive(Debug, Args)]
+pub struct RotateArguments {
+    /// Which service's
+    pub service: Sealing,
+    /// Where `weft up` keeps its databases and secrets; not looked at for what the environment names
+    #[arg(long, default_value = "./data")]
+    pub data_dir: PathBuf,
+}
+
+/// A service that keeps secrets of others.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Sealing {
+    /// Tokens of users at other services
+    Identity,
+    /// Users' keys of model providers
+    Orchestrator,
+}
+
+impl From<Sealing> for Service {
+    fn from(service: Sealing) -> Service {
+        match service {
+            Sealing::Identity => Service::Identity,
+            Sealing::Orchestrator => Service::Orchestrator,
+        }
+    }
+}
+
 /// `weft admin …`.
 #[derive(Debug, Subcommand)]
 pub enum AdminCommand {
@@ -134,16 +199,34 @@ pub enum AdminCommand {
     Grant(RoleArguments),
     /// Take a role from an account
     Revoke(RoleArguments),
+    /// Add accounts from a file, with the password hashes they have elsewhere
+    Import(ImportArguments),
+}
+
+/// Which accounts.
+#[derive(Debug, Args)]
+pub struct ImportArguments {
+    /// One JSON object a line: email, password_hash, and perhaps created_at (ms since 1970) and email_verified
+    pub file: PathBuf,
+    /// Slug of the product they will belong to
+    #[arg(long, default_value = "adiuva")]
+    pub product: String,
+    /// Only say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Where `weft up` keeps its databases; not looked at if DATABASE_URL names identity's
+    #[arg(long, default_value = "./data")]
+    pub data_dir: PathBuf,
 }
 
 /// Which role of which account.
 #[derive(Debug, Args)]
 pub struct RoleArguments {
-    /// E-mail address of the account, which exists
-    pub email: String,
-    /// Slug of the product it belongs to
-    #[arg(long, default_value = "adiuva")]
-    pub product: String,
+    /// E-mail address of the account, which exists, or its id
+    pub account: String,
+    /// Slug of the product it belongs to; may be left out if only one has such an account
+    #[arg(long)]
+    pub product: Option<String>,
     /// admin, reviewer or support
     #[arg(long, default_value = "admin")]
     pub role: String,

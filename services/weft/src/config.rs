@@ -42,6 +42,7 @@ pub fn require<T: DeserializeOwned>(environment: &Environment) -> Result<T, Fail
 /// What every service of a mesh of processes reads: without a common secret none of them would let another in.
 pub fn mesh(environment: &Environment) -> Result<MeshConfig, String> {
     let config: MeshConfig = part(environment).map_err(|errors| errors.to_string())?;
+    config.check().map_err(|errors| errors.to_string())?;
     match config.weft_service_secret {
         Some(_) => Ok(config),
         None => Err("WEFT_SERVICE_SECRET: is not set".to_owned()),
@@ -98,6 +99,8 @@ fn keys() -> Vec<String> {
     keys_of::<MeshConfig>()
         .chain(keys_of::<BinaryConfig>())
         .chain(keys_of::<weft_identity::Config>())
+        .chain(keys_of::<weft_identity::IssuerConfig>())
+        .chain(keys_of::<weft_identity::GitHubConfig>())
         .chain(keys_of::<weft_billing::Config>())
         .chain(keys_of::<weft_billing::StripeConfig>())
         .chain(keys_of::<weft_orchestrator::Config>())
@@ -107,7 +110,7 @@ fn keys() -> Vec<String> {
 
 fn check_one(environment: &Environment, service: Service, products: &Products) -> Result<(), ConfigErrors> {
     match service {
-        Service::Identity => part::<weft_identity::Config>(environment)?.check(),
+        Service::Identity => weft_identity::Config::load(environment)?.check(products),
         Service::Billing => weft_billing::Config::load(environment)?.check(products),
         Service::Orchestrator => part::<weft_orchestrator::Config>(environment)?.check(),
         Service::Gateway => part::<weft_gateway::Config>(environment)?.check(products),

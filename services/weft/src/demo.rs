@@ -82,7 +82,14 @@ pub async fn account(
 }
 
 /// The text that says how to go on.
-pub fn welcome(environment: &Environment, url: &str, data: &Path, ready_ms: u128, account: Option<&Account>) -> String {
+pub fn welcome(
+    environment: &Environment,
+    url: &str,
+    data: &Path,
+    ready_ms: u128,
+    account: Option<&Account>,
+    links: &[(String, String)],
+) -> String {
     let has_model = |name: &str| {
         let name = name.strip_suffix("_FILE").unwrap_or(name);
         let vendor = name.strip_suffix("_API_KEY").or_else(|| name.strip_suffix("_BASE_URL"));
@@ -97,6 +104,11 @@ pub fn welcome(environment: &Environment, url: &str, data: &Path, ready_ms: u128
         "\nWeft is ready after {ready_ms} ms.\n\n  edge     {url}   JSON, SSE, grpc-web and gRPC\n  health   {url}/health/detailed\n  metrics  {url}/metrics\n  data     {}\n  model    {model}\n",
         data.display()
     );
+    for (product, link) in links {
+        text.push_str(&format!(
+            "  set up   {link}   becomes the first administrator of {product}, within 24 h, once\n"
+        ));
+    }
     if let Some(Account { email, password }) = account {
         text.push_str(&format!(
             "  account  {email}   password {password}\n\nTry it:\n\n\

@@ -1,15 +1,18 @@
 //! The one binary: everything in one process (`weft up`), or one service of the mesh (`weft serve billing`).
 mod admin;
+mod audit;
 mod cli;
 mod config;
 mod demo;
 mod dev;
 mod exit;
 mod health;
+mod keys;
 mod ledger;
 mod migrate;
 mod secrets;
 mod serve;
+mod setup;
 mod test_clock;
 mod up;
 
@@ -17,7 +20,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::cli::{Cli, Command, ConfigCommand, DevCommand, LedgerCommand, WebhookCommand};
+use crate::cli::{AuditCommand, Cli, Command, ConfigCommand, DevCommand, KeysCommand, LedgerCommand, WebhookCommand};
 use crate::exit::Failure;
 
 fn main() -> ExitCode {
@@ -39,6 +42,12 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Admin { command } => serve::block_on(&environment, admin::admin(&environment, &command)),
         Command::Ledger { command: LedgerCommand::Verify(arguments) } => {
             serve::block_on(&environment, ledger::verify(&environment, &arguments))
+        }
+        Command::Audit { command: AuditCommand::Verify(arguments) } => {
+            serve::block_on(&environment, audit::verify(&environment, &arguments))
+        }
+        Command::Keys { command: KeysCommand::Rotate(arguments) } => {
+            serve::block_on(&environment, keys::rotate(&environment, &arguments))
         }
         Command::Dev { command: DevCommand::Webhook { command: WebhookCommand::Stripe(arguments) } } => {
             serve::block_on(&environment, dev::stripe(&environment, &arguments))

@@ -62,7 +62,7 @@ impl Job {
     pub fn read(environment: &Environment, service: Service, products: &Products) -> Result<Job, Failure> {
         let job = Job::parse(environment, service)?;
         match &job {
-            Job::Identity(_) => {}
+            Job::Identity(config) => config.check(products).map_err(Failure::config)?,
             Job::Billing(config) => config.check(products).map_err(Failure::config)?,
             Job::Orchestrator(config) => config.check().map_err(Failure::config)?,
             Job::Gateway(config) => config.check(products).map_err(Failure::config)?,
@@ -73,7 +73,7 @@ impl Job {
     /// Reads the service's own part of the environment, value by value: enough for its database.
     pub fn parse(environment: &Environment, service: Service) -> Result<Job, Failure> {
         Ok(match service {
-            Service::Identity => Job::Identity(require(environment)?),
+            Service::Identity => Job::Identity(weft_identity::Config::load(environment).map_err(Failure::config)?),
             Service::Billing => Job::Billing(weft_billing::Config::load(environment).map_err(Failure::config)?),
             Service::Orchestrator => Job::Orchestrator(require(environment)?),
             Service::Gateway => Job::Gateway(require(environment)?),
@@ -85,7 +85,8 @@ impl Job {
         match self {
             Job::Identity(config) => weft_identity::migrate(config).await.map_err(Failure::unavailable),
             Job::Billing(config) => weft_billing::migrate(config).await.map_err(Failure::unavailable),
-            Job::Orchestrator(_) | Job::Gateway(_) => Ok(()),
+            Job::Orchestrator(config) => weft_orchestrator::migrate(config).await.map_err(Failure::unavailable),
+            Job::Gateway(_) => Ok(()),
         }
     }
 

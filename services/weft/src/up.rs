@@ -21,6 +21,7 @@ use crate::demo;
 use crate::exit::Failure;
 use crate::secrets::secret;
 use crate::serve::{Job, bind};
+use crate::setup;
 use crate::test_clock::clock;
 
 /// Runs everything until Ctrl-C.
@@ -35,7 +36,7 @@ pub async fn up(environment: &Environment, arguments: UpArguments) -> Result<(),
     let inner = [Service::Billing, Service::Identity, Service::Orchestrator];
     let inner = inner.map(|service| read(service).map(|job| (service, job)));
     let inner = inner.into_iter().collect::<Result<Vec<_>, Failure>>()?;
-    require::<MeshConfig>(&filled)?;
+    require::<MeshConfig>(&filled)?.check().map_err(Failure::config)?;
 
     let edge = bind(&arguments.listen, "--listen").await?;
     let listening = edge.local_addr().map_err(Failure::cannot_create)?;
@@ -53,7 +54,7 @@ pub async fn up(environment: &Environment, arguments: UpArguments) -> Result<(),
 
     let clock = clock(&require(&filled)?, config.env).await?;
     let mut running = start(&config, &products, parts, &clock, &shutdown).await?;
-    let announce = announce(&filled, &folder, listening, begun, &products);
+    let announce = announce(&filled, &folder, listening, begun, &products, &clock);
     tokio::select! {
         ended = running.join_next() => return stop(ended, running, &shutdown).await,
         told = announce => told?,
@@ -101,7 +102,11 @@ fn flatten(ended: Result<Result<(), Failure>, tokio::task::JoinError>) -> Result
 /// Adds what the environment does not name.
 fn fill(environment: &Environment, folder: &Folder) -> Result<Environment, Failure> {
     let mut filled = environment.clone();
-    for (key, name) in [("WEFT_SERVICE_SECRET", "service-secret"), ("WEFT_IDENTITY_SECRET", "identity-secret")] {
+    for (key, name) in [
+        ("WEFT_SERVICE_SECRET", "service-secret"),
+        ("WEFT_IDENTITY_SECRET", "identity-secret"),
+        ("WEFT_ORCHESTRATOR_SECRET", "orchestrator-secret"),
+    ] {
         if !names(environment, key) {
             filled.insert(key.to_owned(), secret(&folder.path, name)?);
         }
@@ -159,13 +164,15 @@ async fn announce(
     listening: SocketAddr,
     begun: Instant,
     products: &Products,
+    clock: &Clock,
 ) -> Result<(), Failure> {
     let url = demo::reachable(listening);
     demo::wait_until_ready(&url).await?;
     let ready_ms = begun.elapsed().as_millis();
     let password = secret(&folder.path, "demo-password")?;
     let account = demo::account(environment, products, &url, &password).await?;
-    let text = demo::welcome(environment, &url, &folder.path, ready_ms, account.as_ref());
+    let links = setup::links(&folder.with_database(environment, Service::Identity), products, &url, clock).await?;
+    let text = demo::welcome(environment, &url, &folder.path, ready_ms, account.as_ref(), &links);
     // A closed standard output is no reason to stop serving.
     let _closed = std::io::stdout().write_all(text.as_bytes());
     std::future::pending().await

@@ -1,13 +1,17 @@
 //! The mesh as its users meet it: the real binary, several processes, public clients.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail loudly")]
 
+mod accounting;
 mod admin;
+mod canary;
 mod clients;
+mod external;
 mod journey;
 mod ledger;
 mod money;
 mod refresh;
 mod refusals;
+mod team;
 mod up;
 mod walk;
 

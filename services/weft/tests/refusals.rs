@@ -85,7 +85,7 @@ async fn the_check_names_every_mistake_at_once() {
 async fn a_mesh_without_its_secrets_does_not_start() {
     let (status, text) = weft(&["config", "check"], &[]).await;
     assert_eq!(status, 64, "{text}");
-    for key in ["DATABASE_URL", "WEFT_IDENTITY_SECRET", "WEFT_SERVICE_SECRET"] {
+    for key in ["DATABASE_URL", "WEFT_IDENTITY_SECRET", "WEFT_ORCHESTRATOR_SECRET", "WEFT_SERVICE_SECRET"] {
         assert!(text.contains(&format!("{key}: is not set")), "{key} is missing in: {text}");
     }
     for service in ["identity", "billing", "orchestrator", "gateway"] {

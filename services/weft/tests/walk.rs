@@ -63,6 +63,8 @@ const ROWS: &[(&str, Who)] = &[
     ("/weft.billing.v1.LedgerService/GetWallet", Who::Admin),
     ("/weft.billing.v1.LedgerService/ListWalletTransactions", Who::Admin),
     ("/weft.billing.v1.LedgerService/VerifyLedger", Who::Admin),
+    ("/weft.billing.v1.PersonalDataService/EraseAccount", Who::Services(&["identity"])),
+    ("/weft.billing.v1.PersonalDataService/ExportAccount", Who::Services(&["identity"])),
     ("/weft.billing.v1.RevenueService/Charge", Who::Services(&["marketplace"])),
     ("/weft.billing.v1.RevenueService/GetEarnings", Who::Services(&["marketplace"])),
     ("/weft.billing.v1.RevenueService/ListRevenueEvents", Who::Services(&["marketplace"])),
@@ -102,24 +104,66 @@ const ROWS: &[(&str, Who)] = &[
     ("/weft.identity.v1.AdminService/GetUser", Who::Admin),
     ("/weft.identity.v1.AdminService/ListUsers", Who::Admin),
     ("/weft.identity.v1.AdminService/UpdateUser", Who::Admin),
+    ("/weft.identity.v1.AuditService/ListAuditEvents", Who::Admin),
+    ("/weft.identity.v1.AuditService/VerifyAudit", Who::Admin),
+    ("/weft.identity.v1.AuthService/ExchangeToken", Who::Public),
     ("/weft.identity.v1.AuthService/GetMe", Who::User),
     ("/weft.identity.v1.AuthService/Login", Who::Public),
     ("/weft.identity.v1.AuthService/Logout", Who::User),
     ("/weft.identity.v1.AuthService/Refresh", Who::Public),
     ("/weft.identity.v1.AuthService/Register", Who::Public),
+    ("/weft.identity.v1.EmailService/SendVerification", Who::User),
+    ("/weft.identity.v1.EmailService/VerifyEmail", Who::Public),
+    ("/weft.identity.v1.GitHubService/Disconnect", Who::User),
+    ("/weft.identity.v1.GitHubService/FinishConnect", Who::User),
+    ("/weft.identity.v1.GitHubService/GetConnectionStatus", Who::User),
+    ("/weft.identity.v1.GitHubService/GetGitHubToken", Who::Services(&["workspace"])),
+    ("/weft.identity.v1.GitHubService/StartConnect", Who::User),
     ("/weft.identity.v1.KeyService/GetJwks", Who::Public),
     ("/weft.identity.v1.KeyService/ListRevocations", Who::Services(SERVICES)),
     ("/weft.identity.v1.KeyService/ReportUse", Who::Services(SERVICES)),
+    ("/weft.identity.v1.OidcService/FinishLogin", Who::Public),
+    ("/weft.identity.v1.OidcService/StartLogin", Who::Public),
+    ("/weft.identity.v1.OrganisationService/AcceptInvitation", Who::User),
+    ("/weft.identity.v1.OrganisationService/CreateInvitation", Who::User),
+    ("/weft.identity.v1.OrganisationService/CreateOrganisation", Who::User),
+    ("/weft.identity.v1.OrganisationService/DeleteOrganisation", Who::User),
+    ("/weft.identity.v1.OrganisationService/GetOrganisation", Who::User),
+    ("/weft.identity.v1.OrganisationService/ListInvitations", Who::User),
+    ("/weft.identity.v1.OrganisationService/ListMembers", Who::User),
+    ("/weft.identity.v1.OrganisationService/ListOrganisations", Who::User),
+    ("/weft.identity.v1.OrganisationService/RemoveMember", Who::User),
+    ("/weft.identity.v1.OrganisationService/RevokeInvitation", Who::User),
+    ("/weft.identity.v1.OrganisationService/UpdateMember", Who::User),
+    ("/weft.identity.v1.OrganisationService/UpdateOrganisation", Who::User),
     ("/weft.identity.v1.PasswordService/ChangePassword", Who::User),
     ("/weft.identity.v1.PasswordService/ForgotPassword", Who::Public),
     ("/weft.identity.v1.PasswordService/ResetPassword", Who::Public),
+    ("/weft.identity.v1.PersonalDataService/EraseAccount", Who::User),
+    ("/weft.identity.v1.PersonalDataService/ExportData", Who::User),
     ("/weft.identity.v1.ProfileService/GetProfile", Who::User),
     ("/weft.identity.v1.ProfileService/UpdateProfile", Who::User),
     ("/weft.identity.v1.SessionService/EndSession", Who::User),
     ("/weft.identity.v1.SessionService/ListSessions", Who::User),
     ("/weft.identity.v1.SessionService/LogoutAll", Who::User),
+    ("/weft.identity.v1.SetupService/CompleteSetup", Who::Public),
+    ("/weft.identity.v1.SsoService/ConfirmDomain", Who::Admin),
+    ("/weft.identity.v1.SsoService/DeleteConnection", Who::User),
+    ("/weft.identity.v1.SsoService/GetConnection", Who::User),
+    ("/weft.identity.v1.SsoService/PutConnection", Who::User),
     ("/weft.orchestrator.v1.ChatService/Chat", Who::User),
     ("/weft.orchestrator.v1.ChatService/StreamChat", Who::User),
+    ("/weft.orchestrator.v1.EmbeddingService/CreateEmbeddings", Who::User),
+    ("/weft.orchestrator.v1.ModelService/GetModel", Who::User),
+    ("/weft.orchestrator.v1.ModelService/ListModels", Who::User),
+    ("/weft.orchestrator.v1.ModelService/TestModel", Who::User),
+    ("/weft.orchestrator.v1.PlanService/GetPlaybook", Who::User),
+    ("/weft.orchestrator.v1.PlanService/ListPlaybooks", Who::User),
+    ("/weft.orchestrator.v1.ProviderKeyService/CreateProviderKey", Who::User),
+    ("/weft.orchestrator.v1.ProviderKeyService/DeleteProviderKey", Who::User),
+    ("/weft.orchestrator.v1.ProviderKeyService/ListProviderKeyUsage", Who::User),
+    ("/weft.orchestrator.v1.ProviderKeyService/ListProviderKeys", Who::User),
+    ("/weft.orchestrator.v1.ProviderKeyService/UpdateProviderKey", Who::User),
 ];
 
 fn rpcs(pool: &DescriptorPool) -> BTreeSet<String> {
@@ -152,9 +196,12 @@ fn admitted(outcome: &Result<(), Status>) -> bool {
     !limited && !refusals.contains(&code(outcome))
 }
 
-/// Refresh itself answers UNAUTHENTICATED: its handler was reached if it talks of the refresh token.
-fn is_about_the_refresh_token(outcome: &Result<(), Status>) -> bool {
-    outcome.as_ref().is_err_and(|status| status.message().starts_with("the refresh token"))
+/// Refresh and ExchangeToken themselves answer UNAUTHENTICATED: their handler was reached if it talks of its own token.
+fn is_about_the_token_in_it(outcome: &Result<(), Status>) -> bool {
+    let told = |status: &Status| {
+        status.message().starts_with("the refresh token") || status.message() == "the token is not valid"
+    };
+    outcome.as_ref().is_err_and(told)
 }
 
 fn bearer(token: &str) -> (&'static str, String) {
@@ -270,7 +317,7 @@ impl Outcomes {
             // Whoever comes with a token that is worth nothing is nobody, and nobody is let in.
             Who::Public => {
                 for outcome in [&self.nobody, &self.expired, &self.foreign] {
-                    assert!(admitted(outcome) || is_about_the_refresh_token(outcome), "{told}");
+                    assert!(admitted(outcome) || is_about_the_token_in_it(outcome), "{told}");
                 }
             }
             Who::User => {

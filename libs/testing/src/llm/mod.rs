@@ -1,7 +1,8 @@
 //! A provider of models on a free port that speaks each dialect and misbehaves on order.
 //!
 //! OpenAI: `POST /v1/chat/completions`; Anthropic: `POST /v1/messages`; Gemini: `POST
-//! /v1beta/models/<model>:generateContent` and `:streamGenerateContent?alt=sse`. Plain and streamed (SSE), with tool
+//! /v1beta/models/<model>:generateContent` and `:streamGenerateContent?alt=sse`. Vectors: `POST /v1/embeddings` and
+//! `:batchEmbedContents`, where every text has the vector `[its bytes, its place, 1, 0 …]`. Plain and streamed (SSE), with tool
 //! calls, usage, errors, cuts and hangs. An Anthropic request
 //! without version or cap is refused, as there. What is answered, in this order: the next [`Reply`] scripted for the model, the next one
 //! scripted for any model, what the model's name says (`stub-p-c`), `stub answer`.
@@ -10,6 +11,7 @@
 mod anthropic;
 mod body;
 mod dialect;
+mod embedding;
 mod gemini;
 mod openai;
 mod reply;
@@ -60,6 +62,15 @@ struct Shared {
     scripts: Mutex<Scripts>,
     calls: Mutex<Vec<Call>>,
     abandoned: AtomicUsize,
+    billed: Mutex<(i64, i64)>,
+}
+
+impl Shared {
+    fn bill(&self, prompt: i64, completion: i64) {
+        let mut billed = lock(&self.billed);
+        billed.0 = billed.0.saturating_add(prompt);
+        billed.1 = billed.1.saturating_add(completion);
+    }
 }
 
 #[derive(Default)]
@@ -75,6 +86,7 @@ impl LlmStub {
         let shared = Arc::new(Shared::default());
         let router = Router::new()
             .route("/v1/chat/completions", post(openai))
+            .route("/v1/embeddings", post(embedding::openai))
             .route("/v1/messages", post(anthropic))
             .route("/v1beta/models/{action}", post(gemini))
             .with_state(Arc::clone(&shared));
@@ -117,6 +129,13 @@ impl LlmStub {
     /// Drops the replies that nobody asked for.
     pub fn forget(&self) {
         *lock(&self.shared.scripts) = Scripts::default();
+    }
+
+    /// The stub's own meter: tokens in and out that a provider would send a bill for. Of a whole answer what it reports (a
+    /// word counts as one where it reports nothing); of a stream that was cut or left its prompt and the pieces of text
+    /// that were sent, nothing if none was; of any other answer without an end nothing.
+    pub fn billed(&self) -> (i64, i64) {
+        *lock(&self.shared.billed)
     }
 
     /// How many answers were left by their reader before they ended.
@@ -167,6 +186,7 @@ async fn gemini(
     Json(body): Json<Value>,
 ) -> Response {
     let (model, streamed) = match action.rsplit_once(':') {
+        Some((model, "batchEmbedContents")) => return embedding::gemini(&shared, model, &uri, &headers, body),
         Some((model, "generateContent")) => (model, false),
         // Without `alt=sse` the vendor answers with one JSON list.
         Some((model, "streamGenerateContent")) if uri.query() == Some("alt=sse") => (model, true),
@@ -197,6 +217,7 @@ fn respond(shared: &Arc<Shared>, asked: Asked, uri: &Uri, headers: &HeaderMap, b
     let words = dialect.conversation(&body).to_string().split_whitespace().count();
     let reply = next_reply(shared, &model);
     lock(&shared.calls).push(Call { model: model.clone(), path: uri.to_string(), body, authorization, key });
+    let billed = reply.tokens(words).unwrap_or((words as i64, reply.spoken()));
     let tokens = reply.tokens(words).filter(|_| with_usage);
     let mut chunks = match &reply.says {
         Says::Status { code, body, retry_after } => {
@@ -211,13 +232,16 @@ fn respond(shared: &Arc<Shared>, asked: Asked, uri: &Uri, headers: &HeaderMap, b
         chunks.truncate(count);
         chunks.push(dialect.failure());
     }
-    body::answer(shared, chunks, &reply, streamed)
+    body::answer(shared, chunks, &reply, streamed, billed)
+}
+
+fn next_scripted(shared: &Shared, model: &str) -> Option<Reply> {
+    let mut scripts = lock(&shared.scripts);
+    scripts.of_model.get_mut(model).and_then(VecDeque::pop_front).or_else(|| scripts.any.pop_front())
 }
 
 fn next_reply(shared: &Shared, model: &str) -> Reply {
-    let mut scripts = lock(&shared.scripts);
-    let scripted = scripts.of_model.get_mut(model).and_then(VecDeque::pop_front).or_else(|| scripts.any.pop_front());
-    scripted.or_else(|| Reply::of_name(model)).unwrap_or_else(|| Reply::text("stub answer"))
+    next_scripted(shared, model).or_else(|| Reply::of_name(model)).unwrap_or_else(|| Reply::text("stub answer"))
 }
 
 fn refuse(code: u16, body: &Value, retry_after: Option<u32>) -> Response {

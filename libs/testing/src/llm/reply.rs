@@ -177,7 +177,8 @@ impl Reply {
         }
     }
 
-    fn spoken(&self) -> i64 {
+    /// Tokens of the answer, a word being one.
+    pub(super) fn spoken(&self) -> i64 {
         let chunks = match &self.says {
             Says::Text(words) => words.len(),
             Says::Tools { calls, .. } => calls.len() * 10,

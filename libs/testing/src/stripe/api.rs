@@ -29,6 +29,7 @@ pub(super) fn serve(state: &mut State, request: &Request) -> Result<Value, Refus
         "POST" => write(state, request, &segments),
         "DELETE" => match segments[..] {
             ["subscriptions", id] => subscriptions::subscription_cancel(state, id),
+            ["customers", id] => catalog::customer_delete(state, id),
             _ => Err(unknown(request)),
         },
         _ => Err(unknown(request)),

@@ -37,6 +37,23 @@ pub(super) fn customer_create(state: &mut State, params: &Params) -> Result<Valu
     Ok(customer)
 }
 
+/// Forgets who it is, and ends its subscriptions at once.
+pub(super) fn customer_delete(state: &mut State, id: &str) -> Result<Value, Refusal> {
+    if state.find("customer", id)?["deleted"] == true {
+        return Err(Refusal::no_such("customer", id, 404));
+    }
+    let of_customer = state.all("sub").filter(|subscription| subscription["customer"] == id);
+    let living = of_customer.filter(|subscription| subscription["status"] != "canceled");
+    let living: Vec<String> =
+        living.filter_map(|subscription| subscription["id"].as_str().map(str::to_owned)).collect();
+    for subscription in living {
+        super::subscriptions::subscription_cancel(state, &subscription)?;
+    }
+    state.set(id, json!({"deleted": true, "email": null, "name": null, "phone": null, "metadata": {}}));
+    state.event("customer.deleted", id);
+    Ok(json!({"id": id, "object": "customer", "deleted": true}))
+}
+
 pub(super) fn product_create(state: &mut State, params: &Params) -> Result<Value, Refusal> {
     let name = params.need("name")?.to_owned();
     let id = params.text("id").map_or_else(|| state.id("prod"), str::to_owned);

@@ -205,7 +205,7 @@ impl AccountApi {
     }
 }
 
-fn account_id(id: String) -> Result<String, Error> {
+pub(super) fn account_id(id: String) -> Result<String, Error> {
     match id.len() {
         0 => Err(Error::NoUser),
         1..=ID_MAX => Ok(id),

@@ -5,6 +5,7 @@ pub mod catalogue;
 pub mod entitlement;
 pub mod ledger;
 pub mod page;
+pub mod personal;
 pub mod revenue;
 pub mod subscription;
 pub mod usage;

@@ -27,7 +27,7 @@ use stripe_core::event::ListEvent;
 use stripe_shared::{CheckoutSessionMode, CheckoutSessionStatus};
 use stripe_types::{Currency, RangeQueryTs};
 
-use super::client::{Once, Stripe, key};
+use super::client::{Once, Stripe, is_missing, key};
 use crate::domain::event::HANDLED;
 use crate::error::Error;
 
@@ -144,6 +144,16 @@ impl Stripe {
             request = request.email(email);
         }
         Ok(self.send::<Made>(&request, Once::Makes(&key)).await?.id)
+    }
+
+    /// Has Stripe forget who a customer is, and ends what is left of their subscriptions. One that is not there any more is
+    /// forgotten already.
+    pub async fn customer_delete(&self, customer: &str) -> Result<(), Error> {
+        let request = || RequestBuilder::new(StripeMethod::Delete, format!("/customers/{customer}"));
+        match self.send_built::<Value>(request, Once::Reads).await {
+            Err(error) if !is_missing(&error) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// A page of Stripe's on which `item` is bought.

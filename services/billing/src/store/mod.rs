@@ -11,6 +11,7 @@ pub mod ledger;
 pub mod overrides;
 pub mod payment;
 pub mod payout;
+pub mod personal;
 pub mod plan;
 pub mod price;
 pub mod refund;

@@ -23,6 +23,7 @@ use crate::store::account::{
     AccountFilter, AccountRow, account_find, account_list, account_lock, account_set_roles, account_set_suspended,
 };
 use crate::store::audit::{AuditEvent, AuditKind, audit_insert};
+use crate::store::external::external_session_is_admin;
 use crate::store::revocation::RevocationRow;
 use crate::store::session::session_is_open;
 
@@ -270,7 +271,9 @@ async fn lock(tx: &Tx, product: &str, account_id: &str, actor: &Actor<'_>) -> Re
     }
     // The token with the old roles is withdrawn; its holder's guard may not have heard of that yet.
     let open = session_is_open(tx, product, actor.id, session_id, actor.now_ms).await?;
-    if !open || !Roles::stored(&own.roles).has(Role::Admin) {
+    let admin = Roles::stored(&own.roles).has(Role::Admin)
+        || external_session_is_admin(tx, product, session_id, actor.now_ms).await?;
+    if !open || !admin {
         return Err(Error::InvalidAccessToken);
     }
     row.ok_or(Error::NoAccount)

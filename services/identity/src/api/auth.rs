@@ -6,7 +6,8 @@ use weft_auth::{Caller, Claims, Refusal};
 use weft_db::Tx;
 use weft_proto::identity::v1::auth_service_server::AuthService;
 use weft_proto::identity::v1::{
-    AuthTokens, GetMeRequest, LoginRequest, LogoutRequest, LogoutResponse, RefreshRequest, RegisterRequest, UserProfile,
+    AccessToken, AuthTokens, ExchangeTokenRequest, GetMeRequest, LoginRequest, LogoutRequest, LogoutResponse,
+    RefreshRequest, RegisterRequest, UserProfile,
 };
 
 use super::{Identity, client_of, revoke};
@@ -29,6 +30,12 @@ impl AuthService for AuthApi {
     async fn login(&self, request: Request<LoginRequest>) -> Result<Response<AuthTokens>, Status> {
         let caller = Caller::of(&request)?;
         Ok(Response::new(self.0.login(&caller, &client_of(request.metadata()), request.into_inner()).await?))
+    }
+
+    async fn exchange_token(&self, request: Request<ExchangeTokenRequest>) -> Result<Response<AccessToken>, Status> {
+        let caller = Caller::of(&request)?;
+        let client = client_of(request.metadata());
+        Ok(Response::new(self.0.exchange_token(&caller, &client, request.into_inner()).await?))
     }
 
     async fn refresh(&self, request: Request<RefreshRequest>) -> Result<Response<AuthTokens>, Status> {
@@ -54,6 +61,7 @@ impl AuthService for AuthApi {
             tier: plan?.plan.clone(),
             product: claims.prd.clone(),
             created_at: row.created_at,
+            email_verified: row.email_verified_at.is_some(),
         }))
     }
 }

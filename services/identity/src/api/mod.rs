@@ -1,12 +1,23 @@
 //! The RPCs: decode, ask the domain, store, encode.
 pub mod admin;
+pub mod audit;
 pub mod auth;
+pub mod email;
+mod external;
+pub mod github;
+mod invitation;
+mod join;
 pub mod keys;
+pub mod oidc;
+pub mod organisation;
 pub mod password;
+pub mod personal;
 pub mod profile;
 mod refresh;
 pub mod session;
+pub mod setup;
 pub mod sign_in;
+pub mod sso;
 
 use std::sync::Arc;
 
@@ -14,11 +25,12 @@ use prost::Message;
 use tokio::sync::Notify;
 use tonic::metadata::MetadataMap;
 use weft_auth::{Caller, Entitlements, Refusal, Revocations, Signer};
-use weft_core::Clock;
+use weft_core::{Clock, new_id};
 use weft_db::{Db, DbError, Tx};
 use weft_product::{Product, Products};
 use weft_proto::Channel;
 use weft_proto::billing::v1::account_service_client::AccountServiceClient;
+use weft_proto::billing::v1::personal_data_service_client::PersonalDataServiceClient;
 use weft_proto::identity::v1::AuthTokens;
 
 use crate::domain::account::Account;
@@ -26,7 +38,10 @@ use crate::domain::client::Client;
 use crate::domain::session::{EndReason, Session};
 use crate::domain::token::{Access, RefreshToken, SecretKeys};
 use crate::error::Error;
+use crate::github::Connections;
 use crate::hashing::Hashing;
+use crate::issuers::Issuers;
+use crate::sign_on::SignOn;
 use crate::store::revocation::{
     RevocationRow, revocation_insert, revocation_insert_account, revocation_insert_sessions,
 };
@@ -46,10 +61,14 @@ pub struct Identity {
     pub clock: Clock,
     /// Who may sign in how, and for how long.
     pub products: Arc<Products>,
+    /// Whose tokens sign people in.
+    pub issuers: Issuers,
     /// Where passwords are hashed.
     pub hashing: Hashing,
     /// Told when a mail is to be sent.
     pub mail_due: Notify,
+    /// Told when somebody's seats are to be looked at.
+    pub seats_due: Notify,
     /// Where refreshes of one token wait for each other.
     pub turns: Turns,
     /// Failed logins of one address after which the next is refused.
@@ -60,10 +79,18 @@ pub struct Identity {
     pub signer: Signer,
     /// The ended sessions and withdrawn tokens that our own guard refuses.
     pub revocations: Revocations,
+    /// What logins at providers need.
+    pub sign_on: SignOn,
+    /// What connections to GitHub need.
+    pub github: Connections,
     /// Plans, from billing.
     pub entitlements: Entitlements,
     /// Plans and usage for lists of accounts, from billing.
     pub accounts: AccountServiceClient<Channel>,
+    /// What billing knows of accounts, for them.
+    pub personal: PersonalDataServiceClient<Channel>,
+    /// Told when an account was erased here.
+    pub erasure_due: Notify,
 }
 
 /// A new pair of tokens, not stored yet.
@@ -87,6 +114,18 @@ impl Identity {
             let refusal = if row.suspended { Refusal::Suspended } else { Refusal::Ended };
             let last_token_id = row.last_token_id.unwrap_or_default();
             self.revocations.insert_account(row.ended_id, last_token_id, refusal, row.expires_at);
+        }
+    }
+
+    /// A session that begins now, not stored yet.
+    fn session(&self, product: &Product, account: &Account, now_ms: i64) -> Session {
+        Session {
+            product: product.slug.clone(),
+            id: new_id(),
+            account_id: account.id.clone(),
+            created_at: now_ms,
+            expires_at: now_ms + product.identity.family_ttl_s * 1000,
+            ended_at: None,
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 use weft_auth::{Caller, Claims};
 use weft_core::new_id;
-use weft_db::{Tx, jobs};
+use weft_db::{DbError, Tx, jobs};
 use weft_proto::identity::v1::password_service_server::PasswordService;
 use weft_proto::identity::v1::{
     ChangePasswordRequest, ChangePasswordResponse, ForgotPasswordRequest, ForgotPasswordResponse, ResetPasswordRequest,
@@ -13,15 +13,18 @@ use weft_proto::identity::v1::{
 
 use super::{Identity, end_sessions};
 use crate::domain::account::Email;
+use crate::domain::link::LinkKind;
 use crate::domain::password;
 use crate::domain::session::EndReason;
-use crate::domain::token::ResetToken;
+use crate::domain::token::LinkToken;
 use crate::error::Error;
-use crate::reset_mail;
-use crate::store::account::{account_by_email, account_credential, account_lock, account_set_password};
+use crate::link_mail;
+use crate::store::account::{
+    account_by_email, account_credential, account_lock, account_set_password, account_set_verified,
+};
 use crate::store::audit::{AuditEvent, AuditKind, audit_insert};
 use crate::store::failure::failure_delete_all;
-use crate::store::reset::{reset_delete_all, reset_delete_job, reset_find};
+use crate::store::link::{link_delete_all, link_delete_job, link_find};
 
 /// The service behind `weft.identity.v1.PasswordService`.
 pub struct PasswordApi(pub Arc<Identity>);
@@ -75,7 +78,7 @@ impl Identity {
         let row = row.ok_or(Error::InvalidAccessToken)?;
         let address = self.secrets.address_hash(&row.email);
         self.check_failures(&self.db, product, &address).await?;
-        if !place.verify(request.old_password.into(), Some(row.password_hash.clone())).await? {
+        if !place.is_password(request.old_password.into(), row.password_hash.clone()).await? {
             let now_ms = self.clock.now_ms();
             self.note_failure(product, &address, &event(caller, AuditKind::LoginFailed, &claims.sub, now_ms)).await?;
             return Err(Error::WrongPassword);
@@ -91,8 +94,7 @@ impl Identity {
                 if !account_set_password(&tx, &claims.prd, &claims.sub, Some(&row.password_hash), &hash).await? {
                     return Err(Error::PasswordChanged);
                 }
-                reset_delete_all(&tx, &claims.prd, &claims.sub).await?;
-                reset_delete_job(&tx, &claims.prd, &reset_mail::job_id(&address)).await?;
+                void_links(&tx, &claims.prd, &claims.sub, &address).await?;
                 audit_insert(&tx, &event).await?;
                 let keep = Some(claims.sid.as_str());
                 Ok(end_sessions(&tx, &claims.prd, &claims.sub, keep, EndReason::Password, now_ms).await?)
@@ -116,7 +118,7 @@ impl Identity {
         };
         let account_id = found.map_or(nobody, |row| row.id);
         let address = self.secrets.address_hash(email);
-        let job = reset_mail::job(&product.slug, &address, account_id, self.clock.now_ms());
+        let job = link_mail::job(LinkKind::PasswordReset, &product.slug, &address, account_id, self.clock.now_ms());
         self.db.write("forgot password", async |tx: Tx| jobs::enqueue(&tx, &job).await).await?;
         self.mail_due.notify_one();
         Ok(())
@@ -127,24 +129,24 @@ impl Identity {
     async fn reset_password(&self, caller: &Caller, request: ResetPasswordRequest) -> Result<(), Error> {
         let product = self.password_product(caller)?;
         password::check(&request.new_password)?;
-        let token = ResetToken::parse(&request.token).ok_or(Error::InvalidResetToken)?;
-        let token_hash = self.secrets.reset_hash(&token);
+        let token = LinkToken::parse(&request.token).ok_or(Error::InvalidLink)?;
+        let token_hash = self.secrets.link_hash(LinkKind::PasswordReset, &token);
         let slug = product.slug.as_str();
         // Before the hash, which is dear: who has no link gets none.
-        let account_id = reset_find(&self.db, slug, &token_hash, self.clock.now_ms()).await?;
-        let account_id = account_id.ok_or(Error::InvalidResetToken)?;
+        let link = link_find(&self.db, slug, LinkKind::PasswordReset, &token_hash, self.clock.now_ms()).await?;
+        let account_id = link.and_then(|link| link.account_id).ok_or(Error::InvalidLink)?;
         let hash = self.hashing.place()?.hash(request.new_password.into()).await?;
         let now_ms = self.clock.now_ms();
         let event = event(caller, AuditKind::PasswordReset, &account_id, now_ms);
         let (_, rows) = self
             .db
             .write("reset password", async |tx: Tx| {
-                let account = account_lock(&tx, slug, &account_id).await?.ok_or(Error::InvalidResetToken)?;
+                let account = account_lock(&tx, slug, &account_id).await?.ok_or(Error::InvalidLink)?;
                 let address = self.secrets.address_hash(&account.email);
-                reset_find(&tx, slug, &token_hash, now_ms).await?.ok_or(Error::InvalidResetToken)?;
+                link_find(&tx, slug, LinkKind::PasswordReset, &token_hash, now_ms).await?.ok_or(Error::InvalidLink)?;
                 account_set_password(&tx, slug, &account_id, None, &hash).await?;
-                reset_delete_all(&tx, slug, &account_id).await?;
-                reset_delete_job(&tx, slug, &reset_mail::job_id(&address)).await?;
+                void_links(&tx, slug, &account_id, &address).await?;
+                account_set_verified(&tx, slug, &account_id, now_ms).await?;
                 // Whoever guessed at the old password must not keep the owner from the new one.
                 failure_delete_all(&tx, slug, &address).await?;
                 audit_insert(&tx, &event).await?;
@@ -154,6 +156,12 @@ impl Identity {
         self.refuse(rows);
         Ok(())
     }
+}
+
+/// Voids every link to a new password of an account, whose lock the caller holds, and the mail that waits.
+async fn void_links(tx: &Tx, product: &str, account_id: &str, address: &str) -> Result<(), DbError> {
+    link_delete_all(tx, product, LinkKind::PasswordReset, account_id).await?;
+    link_delete_job(tx, product, &link_mail::job_id(LinkKind::PasswordReset, address)).await
 }
 
 fn event<'a>(caller: &'a Caller, kind: AuditKind, account_id: &'a str, at: i64) -> AuditEvent<'a> {

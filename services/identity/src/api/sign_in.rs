@@ -12,15 +12,19 @@ use crate::domain::account::{Account, Email};
 use crate::domain::client::Client;
 use crate::domain::password;
 use crate::domain::role::Roles;
-use crate::domain::session::Session;
 use crate::error::Error;
-use crate::store::account::{CredentialRow, account_by_email, account_insert, account_sign_in};
+use crate::import::MOST_SHAPES;
+use crate::store::account::{CredentialRow, account_by_email, account_insert, account_set_password, account_sign_in};
 use crate::store::audit::{AuditEvent, AuditKind, audit_insert};
 use crate::store::failure::{failure_find, failure_insert};
+use crate::store::import::shape_list;
 use crate::store::session::session_insert;
 
 /// How long a failed login counts, in ms.
 pub const FAILURES_WITHIN_MS: i64 = 10 * 60 * 1000;
+
+/// Where failed logins wait for each other.
+const FAILURES: &str = "failed logins";
 
 impl Identity {
     /// Creates an account and its first session.
@@ -64,9 +68,28 @@ impl Identity {
             .await
     }
 
+    /// Begins a session for who knows the password or brings a token, one of the two.
+    pub(super) async fn login(
+        &self,
+        caller: &Caller,
+        client: &Client,
+        request: LoginRequest,
+    ) -> Result<AuthTokens, Error> {
+        let LoginRequest { firebase_token, clerk_token, supabase_token, oidc_token, token, .. } = &request;
+        let tokens = [firebase_token, clerk_token, supabase_token, oidc_token, token];
+        if tokens.into_iter().all(String::is_empty) {
+            if request.email.is_empty() && request.password.is_empty() {
+                return Err(Error::ProviderNotEnabled);
+            }
+            return self.login_with_password(caller, client, request).await;
+        }
+        let product = self.product(caller)?;
+        self.login_with_token(caller, client, product, request).await
+    }
+
     /// Begins a session for who knows the password. An address that nobody has and one that cannot be an address
     /// take the same way as a wrong password, with the same work.
-    pub(super) async fn login(
+    async fn login_with_password(
         &self,
         caller: &Caller,
         client: &Client,
@@ -87,15 +110,20 @@ impl Identity {
             Err(_) => None,
         };
         let stored = found.as_ref().map(|row| row.password_hash.clone());
-        let right = place.verify(request.password.into(), stored).await?;
+        let shapes = shape_list(&self.db, &product.slug, MOST_SHAPES).await?;
+        let checked = place.verify(request.password.into(), stored, shapes).await?;
         let now_ms = self.clock.now_ms();
         match found {
-            Some(row) if right => {
+            Some(row) if checked.right => {
                 self.db
                     .write("login", async |tx: Tx| {
                         // Again: of many guesses at once, those that are hashed after the limit learn nothing.
                         self.check_failures(&tx, product, &address).await?;
                         let account = signed_in(&tx, product, &row, now_ms).await?;
+                        if let Some(better) = &checked.better {
+                            let from = Some(row.password_hash.as_str());
+                            account_set_password(&tx, &product.slug, &row.id, from, better).await?;
+                        }
                         self.begin_session(&tx, product, &account, client, now_ms).await
                     })
                     .await
@@ -132,8 +160,16 @@ impl Identity {
         event: &AuditEvent<'_>,
     ) -> Result<(), Error> {
         self.check_failures(&self.db, product, address).await?;
-        failure_insert(&self.db, &product.slug, address, event.at).await?;
-        audit_insert(&self.db, event).await?;
+        {
+            // One at a time, so that however many guess, whoever else adds to the log waits for one of them at most.
+            let _turn = self.turns.take(FAILURES).await;
+            self.db
+                .write("login failed", async |tx: Tx| {
+                    failure_insert(&tx, &product.slug, address, event.at).await?;
+                    audit_insert(&tx, event).await
+                })
+                .await?;
+        }
         // One more than the limit, because this one is among them.
         self.check_below(&self.db, product, address, self.login_failures.saturating_add(1)).await
     }
@@ -156,7 +192,7 @@ impl Identity {
         if passwords { Ok(product) } else { Err(Error::PasswordsNotEnabled) }
     }
 
-    async fn begin_session(
+    pub(super) async fn begin_session(
         &self,
         tx: &Tx,
         product: &Product,
@@ -164,14 +200,7 @@ impl Identity {
         client: &Client,
         now_ms: i64,
     ) -> Result<AuthTokens, Error> {
-        let session = Session {
-            product: product.slug.clone(),
-            id: new_id(),
-            account_id: account.id.clone(),
-            created_at: now_ms,
-            expires_at: now_ms + product.identity.family_ttl_s * 1000,
-            ended_at: None,
-        };
+        let session = self.session(product, account, now_ms);
         session_insert(tx, &session, client).await?;
         let issued = self.issue(product, account, &session, now_ms)?;
         issued.insert(tx, &session, now_ms).await?;

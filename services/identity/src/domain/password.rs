@@ -1,14 +1,17 @@
 //! Passwords and their hash: argon2id with the parameters OWASP recommends (19 MiB, two passes, one lane).
 //!
 //! [`hash`] and [`verify`] each take some 20 ms of a core; they are called through [`crate::hashing`] only.
+mod stored;
+
 use std::cell::RefCell;
 
 use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
-use argon2::{Algorithm, Argon2, Block, Params, Version, password_hash};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 
+pub use self::stored::Stored;
 use crate::error::Error;
 
-/// Shortest password in bytes.
+/// Shortest password in bytes that may be chosen; elsewhere people may have chosen a shorter one.
 pub const MIN_BYTES: usize = 8;
 /// Longest password in bytes.
 pub const MAX_BYTES: usize = 1024;
@@ -32,77 +35,112 @@ thread_local! {
 pub fn hash(password: &str) -> Result<String, Error> {
     let mut salt = [0_u8; Salt::RECOMMENDED_LENGTH];
     getrandom::fill(&mut salt).map_err(Error::Random)?;
-    let hashed = || {
-        let mut hash = PasswordHash {
+    let mut output = [0_u8; Params::DEFAULT_OUTPUT_LEN];
+    let mut hashed = || {
+        MEMORY.with_borrow_mut(|memory| {
+            memory.resize(Params::DEFAULT.block_count(), Block::new());
+            let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::DEFAULT);
+            argon2.hash_password_into_with_memory(password.as_bytes(), &salt, &mut output, memory.as_mut_slice())
+        })?;
+        let hash = PasswordHash {
             algorithm: Algorithm::Argon2id.ident(),
             version: Some(Version::V0x13.into()),
             params: ParamsString::try_from(&Params::DEFAULT)?,
             salt: Some(Salt::new(&salt)?),
-            hash: None,
+            hash: Some(Output::new(&output)?),
         };
-        hash.hash = Some(derive(password, &hash)?);
         Ok(hash.to_string())
     };
     hashed().map_err(Error::Hash)
 }
 
-/// What a password becomes with the salt and the parameters of `hash`.
-fn derive(password: &str, hash: &PasswordHash) -> password_hash::Result<Output> {
-    let params = Params::try_from(hash)?;
-    let length = params.output_len().unwrap_or(Params::DEFAULT_OUTPUT_LEN);
-    let salt = hash.salt.as_ref().ok_or(password_hash::Error::SaltInvalid)?;
-    let version = hash.version.map(Version::try_from).transpose()?.unwrap_or_default();
-    let mut output = [0_u8; Output::MAX_LENGTH];
-    let output = output.get_mut(..length).ok_or(password_hash::Error::OutputSize)?;
-    MEMORY.with_borrow_mut(|memory| {
-        memory.resize(params.block_count(), Block::new());
-        let argon2 = Argon2::new(Algorithm::try_from(hash.algorithm.as_str())?, version, params);
-        argon2.hash_password_into_with_memory(password.as_bytes(), salt, output, memory.as_mut_slice())?;
-        Ok(Output::new(output)?)
-    })
+/// What became of a password that somebody says is theirs.
+pub struct Checked {
+    /// Whether it is.
+    pub right: bool,
+    /// A hash of ours to store in place of the one it was checked with, which was made elsewhere.
+    pub better: Option<String>,
 }
 
-/// Whether this is the password that `stored` was made from. The same work is done in every case: also without
+/// Whether this is the password that `stored` was made from. A wrong one costs the same in every case: also without
 /// `stored`, with one that cannot be read, or for a password that nobody can have.
-pub fn verify(password: &str, stored: Option<&str>) -> bool {
-    let password = if check(password).is_ok() { password } else { "" };
-    let readable = stored.and_then(|text| {
-        let parsed = PasswordHash::new(text);
-        parsed.inspect_err(|error| tracing::error!(%error, "a stored password hash cannot be read")).ok()
+///
+/// `shapes` are hashes of nothing ([`Stored::shape`]), one of each cost that accounts of the product may have besides
+/// our own: all of them are computed for a wrong password, so that nobody can tell which one the account has.
+pub fn verify(password: &str, stored: Option<&str>, shapes: &[String]) -> Result<Checked, Error> {
+    let possible = password.len() <= MAX_BYTES;
+    let password = if possible { password } else { "" };
+    // An account that has no password has an empty one stored.
+    let readable = stored.filter(|text| !text.is_empty()).and_then(|text| {
+        let parsed = Stored::parse(text);
+        parsed.inspect_err(|error| tracing::error!(error, "a stored password hash cannot be used")).ok()
     });
-    let known = readable.is_some();
-    let hash = readable.unwrap_or_else(dummy);
-    // The comparison takes the same time wherever the outputs differ.
-    let matches = derive(password, &hash).is_ok_and(|output| hash.hash.is_some_and(|expected| expected == output));
-    matches && known
+    if let Some(hash) = &readable
+        && compute(hash, password)
+        && possible
+    {
+        let better = if hash.is_ours() { None } else { Some(self::hash(password)?) };
+        return Ok(Checked { right: true, better });
+    }
+    let done = readable.map(|hash| hash.shape());
+    for shape in std::iter::once(DUMMY).chain(shapes.iter().map(String::as_str)) {
+        if done.as_deref() == Some(shape) {
+            continue;
+        }
+        match Stored::parse(shape) {
+            Ok(dummy) => drop(compute(&dummy, password)),
+            Err(error) => tracing::error!(error, "the shape of a password hash cannot be used"),
+        }
+    }
+    Ok(Checked { right: false, better: None })
 }
 
-fn dummy() -> PasswordHash {
-    PasswordHash::new(DUMMY).unwrap_or_else(|error| unreachable!("a test reads it: {error}"))
+/// In the thread's own memory if it is enough; what a hash from elsewhere needs besides is given back.
+fn compute(hash: &Stored, password: &str) -> bool {
+    if hash.is_ours() {
+        MEMORY.with_borrow_mut(|memory| hash.matches(password, memory))
+    } else {
+        hash.matches(password, &mut Vec::new())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn right(password: &str, stored: Option<&str>) -> bool {
+        verify(password, stored, &[]).unwrap().right
+    }
+
     #[test]
     fn the_hash_of_a_password_verifies_it_and_no_other() {
         let stored = hash("correct horse").unwrap();
         assert!(stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{stored}");
-        assert!(verify("correct horse", Some(&stored)));
-        assert!(!verify("correct horsf", Some(&stored)));
-        assert!(!verify("correct horse", None));
-        assert!(!verify("correct horse", Some("not a hash")));
+        let checked = verify("correct horse", Some(&stored), &[]).unwrap();
+        assert!(checked.right && checked.better.is_none());
+        for nothing in [None, Some("not a hash"), Some("")] {
+            assert!(!right("correct horse", nothing));
+        }
+        assert!(!right("correct horsf", Some(&stored)));
+        let long = "x".repeat(MAX_BYTES + 1);
+        assert!(!right(&long, Some(&hash("").unwrap())), "it is not cut to nothing");
     }
 
     #[test]
     fn the_dummy_costs_what_a_real_hash_costs() {
-        let (real, dummy) = (hash("correct horse").unwrap(), PasswordHash::new(DUMMY).unwrap());
-        let real = PasswordHash::new(&real).unwrap();
-        assert_eq!(real.params, dummy.params);
-        assert_eq!((real.algorithm, real.version), (dummy.algorithm, dummy.version));
-        assert_eq!(real.salt.unwrap().len(), dummy.salt.unwrap().len());
-        assert_eq!(real.hash.unwrap().len(), dummy.hash.unwrap().len());
+        let real = Stored::parse(&hash("correct horse").unwrap()).unwrap();
+        assert_eq!(real.shape(), DUMMY);
+        assert!(real.is_ours());
+    }
+
+    #[test]
+    fn a_hash_from_elsewhere_is_replaced_by_ours_when_its_password_was_shown() {
+        let foreign = "$2a$06$m0CrhHm10qJ3lXRY.5zDGO3rS2KdeeWLuGmsfGlMfOxih58VYVfxe";
+        let checked = verify("a", Some(foreign), &[]).unwrap();
+        let better = checked.better.unwrap();
+        assert!(checked.right && Stored::parse(&better).unwrap().is_ours());
+        assert!(right("a", Some(&better)), "though nobody could choose it here");
+        assert!(verify("b", Some(foreign), &[]).unwrap().better.is_none());
     }
 
     #[test]

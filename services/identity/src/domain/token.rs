@@ -14,6 +14,9 @@ use weft_auth::{AUDIENCE, Claims, ISSUER};
 use weft_core::new_id;
 
 use crate::domain::account::Account;
+use crate::domain::audit::Seal;
+use crate::domain::link::LinkKind;
+use crate::domain::provider::LoginSecrets;
 use crate::domain::session::Session;
 use crate::error::Error;
 
@@ -32,6 +35,12 @@ pub struct SecretKeys {
     signing: SecretBox<[u8; 32]>,
     pages: SecretBox<[u8; 32]>,
     resets: SecretBox<[u8; 32]>,
+    proofs: SecretBox<[u8; 32]>,
+    invitations: SecretBox<[u8; 32]>,
+    logins: SecretBox<[u8; 32]>,
+    domains: SecretBox<[u8; 32]>,
+    audit: SecretBox<[u8; 32]>,
+    setups: SecretBox<[u8; 32]>,
 }
 
 impl SecretKeys {
@@ -45,6 +54,12 @@ impl SecretKeys {
             signing: SecretBox::new(Box::new(derived("weft identity v1: signing keys"))),
             pages: SecretBox::new(Box::new(derived("weft identity v1: page tokens"))),
             resets: SecretBox::new(Box::new(derived("weft identity v1: password resets"))),
+            proofs: SecretBox::new(Box::new(derived("weft identity v1: proofs of addresses"))),
+            invitations: SecretBox::new(Box::new(derived("weft identity v1: invitations"))),
+            logins: SecretBox::new(Box::new(derived("weft identity v1: logins at providers"))),
+            domains: SecretBox::new(Box::new(derived("weft identity v1: domains of organisations"))),
+            audit: SecretBox::new(Box::new(derived("weft identity v1: audit seals"))),
+            setups: SecretBox::new(Box::new(derived("weft identity v1: first administrators"))),
         }
     }
 
@@ -59,10 +74,45 @@ impl SecretKeys {
         URL_SAFE_NO_PAD.encode(mac(self.address.expose_secret(), email.to_lowercase().as_bytes()))
     }
 
-    /// How the token of a link to a new password is found: as a refresh token is, under a key of its own.
-    pub fn reset_hash(&self, token: &ResetToken) -> String {
-        let hash = mac(self.resets.expose_secret(), token.0.expose_secret().as_bytes());
+    /// How the token of a link in a mail is found: as a refresh token is, under a key for each kind.
+    pub fn link_hash(&self, kind: LinkKind, token: &LinkToken) -> String {
+        let key = match kind {
+            LinkKind::PasswordReset => &self.resets,
+            LinkKind::EmailProof => &self.proofs,
+            LinkKind::Invitation => &self.invitations,
+        };
+        let hash = mac(key.expose_secret(), token.0.expose_secret().as_bytes());
         format!("{}.{}", self.id, URL_SAFE_NO_PAD.encode(hash))
+    }
+
+    /// How the token of a link for the first administrator is found.
+    pub fn setup_hash(&self, token: &LinkToken) -> String {
+        let hash = mac(self.setups.expose_secret(), token.0.expose_secret().as_bytes());
+        format!("{}.{}", self.id, URL_SAFE_NO_PAD.encode(hash))
+    }
+
+    /// What shows that the seal of a product's audit log is ours.
+    pub fn audit_mac(&self, product: &str, seal: &Seal) -> Vec<u8> {
+        mac(self.audit.expose_secret(), &seal.bytes(product)).to_vec()
+    }
+
+    /// What belongs to the state of a login at a provider. Nobody has it without the secret, and nobody stores it.
+    pub fn login_secrets(&self, state: &LoginState) -> LoginSecrets {
+        let derived = |purpose: &str| {
+            let message = [purpose.as_bytes(), b"\0", state.0.expose_secret().as_bytes()].concat();
+            URL_SAFE_NO_PAD.encode(mac(self.logins.expose_secret(), &message))
+        };
+        LoginSecrets {
+            hash: format!("{}.{}", self.id, derived("state")),
+            verifier: derived("verifier").into(),
+            nonce: derived("nonce"),
+        }
+    }
+
+    /// The TXT record that proves that a domain is an organisation's; always the same.
+    pub fn domain_record(&self, product: &str, organisation_id: &str, domain: &str) -> String {
+        let message = format!("{product}\0{organisation_id}\0{domain}");
+        format!("weft-domain={}", URL_SAFE_NO_PAD.encode(mac(self.domains.expose_secret(), message.as_bytes())))
     }
 
     /// The page token for a place in a list; good for this `list` only, which names the RPC, the caller and the query.
@@ -106,18 +156,38 @@ fn random_text() -> Result<SecretString, Error> {
     Ok(URL_SAFE_NO_PAD.encode(bytes).into())
 }
 
-/// The token of a link to a new password, in plain; only on its way in or out.
-pub struct ResetToken(SecretString);
+/// The token of a link in a mail, in plain; only on its way in or out.
+pub struct LinkToken(SecretString);
 
-impl ResetToken {
+impl LinkToken {
     /// A new one.
-    pub fn generate() -> Result<ResetToken, Error> {
-        random_text().map(ResetToken)
+    pub fn generate() -> Result<LinkToken, Error> {
+        random_text().map(LinkToken)
     }
 
     /// What somebody presents; nothing if it cannot be one of ours.
-    pub fn parse(text: &str) -> Option<ResetToken> {
-        (text.len() == TOKEN_BYTES).then(|| ResetToken(text.into()))
+    pub fn parse(text: &str) -> Option<LinkToken> {
+        (text.len() == TOKEN_BYTES).then(|| LinkToken(text.into()))
+    }
+
+    /// The text to send.
+    pub fn text(&self) -> &str {
+        self.0.expose_secret()
+    }
+}
+
+/// The `state` of a login at a provider, in plain; only on its way in or out.
+pub struct LoginState(SecretString);
+
+impl LoginState {
+    /// A new one.
+    pub fn generate() -> Result<LoginState, Error> {
+        random_text().map(LoginState)
+    }
+
+    /// What somebody presents; nothing if it cannot be one of ours.
+    pub fn parse(text: &str) -> Option<LoginState> {
+        (text.len() == TOKEN_BYTES).then(|| LoginState(text.into()))
     }
 
     /// The text to send.
@@ -277,6 +347,30 @@ mod tests {
         for forged in ["x", "!", "0190", &token[1..], &format!("{token}AA")] {
             assert!(ours.page_place("users of p", forged).is_err(), "{forged}");
         }
+    }
+
+    #[test]
+    fn what_belongs_to_a_login_needs_its_state_and_the_secret() {
+        let state = LoginState::generate().unwrap();
+        let of = |secret: &str, state: &LoginState| {
+            let LoginSecrets { hash, verifier, nonce } = keys(secret).login_secrets(state);
+            [hash, verifier.expose_secret().to_owned(), nonce]
+        };
+        let ours = of("one secret", &state);
+        assert_eq!(ours, of("one secret", &LoginState::parse(state.text()).unwrap()));
+        assert_eq!(ours[1].len(), 43, "as RFC 7636 asks");
+        assert!(ours[0] != ours[1] && ours[1] != ours[2] && !ours.concat().contains(state.text()));
+        for (mine, other) in ours.iter().zip(of("another secret", &state)) {
+            assert_ne!(*mine, other);
+        }
+    }
+
+    #[test]
+    fn a_domain_has_another_record_for_each_organisation() {
+        let record =
+            |organisation_id: &str, domain: &str| keys("one secret").domain_record("p", organisation_id, domain);
+        assert_eq!(record("o", "a.com"), record("o", "a.com"));
+        assert!(record("o", "a.com") != record("q", "a.com") && record("o", "a.com") != record("o", "b.com"));
     }
 
     #[test]

@@ -50,6 +50,8 @@ record! {
         pub avatar_url: Option<String>,
         /// When the session of the token was ended.
         pub ended_at: Option<i64>,
+        /// When it was shown that mail to the address arrives.
+        pub email_verified_at: Option<i64>,
     }
 }
 
@@ -116,6 +118,32 @@ pub async fn account_by_email(on: &impl On, product: &str, email: &Email) -> Res
         .await
 }
 
+record! {
+    /// Where an account is.
+    pub struct PlaceRow {
+        /// Slug of the product.
+        pub product: String,
+        /// UUID v7 text.
+        pub id: String,
+    }
+}
+
+/// Accounts with this address in lower case or this id, in all products or in one.
+pub async fn account_places(
+    on: &impl On,
+    product: Option<&str>,
+    folded: &str,
+    id: &str,
+) -> Result<Vec<PlaceRow>, DbError> {
+    sql("SELECT product, id FROM accounts WHERE ($1 IS NULL OR product = $1) AND (email_folded = $2 OR id = $3) \
+         ORDER BY product LIMIT 100")
+    .bind(product)
+    .bind(folded)
+    .bind(id)
+    .all(on)
+    .await
+}
+
 /// Notes a login and locks the account until the transaction ends; none if its password is not `password_hash` any
 /// more, so that nobody begins a session with a password that was changed while it was being checked.
 pub async fn account_sign_in(
@@ -161,7 +189,7 @@ pub async fn account_set_password(
     from: Option<&str>,
     to: &str,
 ) -> Result<bool, DbError> {
-    let rows = sql("UPDATE accounts SET password_hash = $4 WHERE product = $1 AND id = $2 \
+    let rows = sql("UPDATE accounts SET password_hash = $4, hash_shape = NULL WHERE product = $1 AND id = $2 \
          AND ($3 IS NULL OR password_hash = $3)")
     .bind(product)
     .bind(id)
@@ -179,7 +207,8 @@ pub async fn account_profile(
     session_id: &str,
     account_id: &str,
 ) -> Result<Option<ProfileRow>, DbError> {
-    sql("SELECT a.email, a.created_at, a.roles, a.display_name, a.locale, a.time_zone, a.avatar_url, s.ended_at \
+    sql("SELECT a.email, a.created_at, a.roles, a.display_name, a.locale, a.time_zone, a.avatar_url, s.ended_at, \
+         a.email_verified_at \
          FROM sessions s JOIN accounts a ON a.product = s.product AND a.id = s.account_id \
          WHERE s.product = $1 AND s.id = $2 AND s.account_id = $3")
     .bind(product)
@@ -236,7 +265,7 @@ pub async fn account_list(
         "SELECT ",
         account_columns!(),
         " FROM accounts WHERE product = $1 AND ($2 = '' OR id < $2) \
-         AND ($3 = '' OR substr(email_folded, 1, CAST(length($3) AS INTEGER)) = $3) \
+         AND ($3 = '' OR substr(COALESCE(external_email, email_folded), 1, CAST(length($3) AS INTEGER)) = $3) \
          AND ($4 IS NULL OR (suspended_at IS NOT NULL) = $4) ORDER BY id DESC LIMIT $5 OFFSET $6"
     ))
     .bind(product)
@@ -247,6 +276,27 @@ pub async fn account_list(
     .bind(page.offset)
     .all(db)
     .await
+}
+
+/// Notes that mail to the address of an account reaches its owner.
+pub async fn account_set_verified(tx: &Tx, product: &str, id: &str, now_ms: i64) -> Result<(), DbError> {
+    sql("UPDATE accounts SET email_verified_at = $3 WHERE product = $1 AND id = $2")
+        .bind(product)
+        .bind(id)
+        .bind(now_ms)
+        .run(tx)
+        .await
+        .map(drop)
+}
+
+/// Whether it was shown that mail to the address of an account reaches its owner.
+pub async fn account_is_verified(on: &impl On, product: &str, id: &str) -> Result<bool, DbError> {
+    let found: Option<Option<i64>> = sql("SELECT email_verified_at FROM accounts WHERE product = $1 AND id = $2")
+        .bind(product)
+        .bind(id)
+        .opt(on)
+        .await?;
+    Ok(found.flatten().is_some())
 }
 
 /// Writes the roles of an account that is locked.

@@ -5,13 +5,13 @@ use weft_db::{Db, DbError, On, Tx, sql};
 use crate::store::PRUNE_ROWS;
 
 /// Adds a failure.
-pub async fn failure_insert(db: &Db, product: &str, address: &str, now_ms: i64) -> Result<(), DbError> {
+pub async fn failure_insert(on: &impl On, product: &str, address: &str, now_ms: i64) -> Result<(), DbError> {
     sql("INSERT INTO login_failures (product, address, at, id) VALUES ($1, $2, $3, $4)")
         .bind(product)
         .bind(address)
         .bind(now_ms)
         .bind(new_id())
-        .run(db)
+        .run(on)
         .await
         .map(drop)
 }

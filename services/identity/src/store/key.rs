@@ -26,3 +26,12 @@ pub async fn key_insert_first(db: &Db, key: &KeyRow, now_ms: i64) -> Result<(), 
         .await
         .map(drop)
 }
+
+/// Whether any row is sealed under this data key.
+pub async fn data_key_is_used(db: &Db, id: &str) -> Result<bool, DbError> {
+    sql("SELECT EXISTS (SELECT 1 FROM github_connections WHERE key_id = $1) \
+         OR EXISTS (SELECT 1 FROM sso_connections WHERE key_id = $1)")
+    .bind(id)
+    .one(db)
+    .await
+}

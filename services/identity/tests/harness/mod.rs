@@ -1,6 +1,6 @@
 //! A database, a billing that answers, and one or more identity servers on them.
 mod billing;
-mod mail;
+mod dns;
 mod node;
 
 use std::fs;
@@ -12,7 +12,7 @@ use secrecy::SecretString;
 use tempfile::TempDir;
 use weft_auth::ServiceKey;
 use weft_core::Clock;
-use weft_db::{Db, DbOptions, FromRow, sql};
+use weft_db::{AssertSqlSafe, Db, DbOptions, FromRow, sql};
 use weft_identity::{Config, RoleOrder};
 use weft_product::{Product, Products};
 use weft_proto::billing::v1::Entitlements;
@@ -20,8 +20,9 @@ use weft_runtime::{Mesh, MeshConfig, Shutdown};
 use weft_testing::{Database, FakeService, eventually};
 
 pub use billing::Known;
-pub use mail::{MailServer, link_token};
-pub use node::{Node, Session, claim, reason, token_id, with};
+pub use dns::NameServer;
+pub use node::{Node, Outcome, Session, claim, reason, token_id, with};
+pub use weft_testing::smtp::{MailServer, link_token};
 
 /// The product that most tests sign in to.
 pub const PRODUCT: &str = "adiuva";
@@ -63,8 +64,13 @@ impl World {
         weft_identity::migrate(&config).await.unwrap();
         let products = Arc::new(Products::builtin());
         let known = Known::default();
+        let plans = known.clone();
         let billing = FakeService::billing_and(
-            |_| Entitlements { plan: PLAN.to_owned(), ..Entitlements::default() },
+            move |user_id| Entitlements {
+                plan: PLAN.to_owned(),
+                features: [("sso".to_owned(), plans.has_sso(user_id))].into(),
+                ..Entitlements::default()
+            },
             |routes| routes.add_service(known.server()),
         );
         World { clock: Clock::manual(NOW_MS), config, billing, known, mail, products, database }
@@ -82,7 +88,7 @@ impl World {
 
     /// Gives somebody a role, as an operator does.
     pub async fn grant(&self, email: &str, role: &str) {
-        let order = RoleOrder { product: PRODUCT, email, role, given: true };
+        let order = RoleOrder { product: Some(PRODUCT), account: email, role, given: true };
         assert!(weft_identity::change_role(&self.config.database_url, &self.clock, order).await.unwrap().changed);
     }
 
@@ -115,6 +121,13 @@ impl World {
     /// One more server with another configuration.
     pub async fn node_with(&self, config: Config) -> Node {
         Node::start(config, self.mesh(), Arc::clone(&self.products)).await
+    }
+
+    /// One more server that knows other products and may ask providers in these networks.
+    pub async fn node_of(&self, config: Config, products: Arc<Products>, allowed: &str) -> Node {
+        let weft_allow_private_addresses = allowed.parse().unwrap();
+        let mesh = MeshConfig { weft_allow_private_addresses, ..self.mesh_config() };
+        Node::start(config, Mesh::new("identity", mesh, self.clock.clone(), Shutdown::new()), products).await
     }
 
     /// Serves until it fails; for configurations that must be refused.
@@ -154,6 +167,11 @@ impl World {
     /// One column of the database, as it stands.
     pub async fn column<T: FromRow>(&self, text: &'static str) -> Vec<T> {
         sql(text).all(&self.db().await).await.unwrap()
+    }
+
+    /// Changes the database behind the service's back.
+    pub async fn tamper(&self, text: impl Into<String>) {
+        sql(AssertSqlSafe(text.into())).run(&self.db().await).await.unwrap();
     }
 
     /// Makes the database look as if its schema had never been applied.

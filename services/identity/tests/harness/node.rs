@@ -85,7 +85,8 @@ impl Node {
     }
 
     pub async fn login_in(&self, product: &str, email: &str, password: &str) -> Result<AuthTokens, Status> {
-        let message = LoginRequest { email: email.to_owned(), password: password.to_owned() };
+        let message =
+            LoginRequest { email: email.to_owned(), password: password.to_owned(), ..LoginRequest::default() };
         Ok(self.auth().login(with(product, None, message)).await?.into_inner())
     }
 
@@ -124,6 +125,25 @@ impl Node {
         A: prost::Message + Default + 'static,
     {
         self.call_as(Some(&tokens.access_token), path, message).await
+    }
+
+    /// The same in any product.
+    pub async fn call_in<M, A>(
+        &self,
+        product: &str,
+        tokens: &AuthTokens,
+        path: &'static str,
+        message: M,
+    ) -> Result<A, Status>
+    where
+        M: prost::Message + 'static,
+        A: prost::Message + Default + 'static,
+    {
+        let mut grpc = Grpc::new(self.channel.clone());
+        grpc.ready().await.unwrap();
+        let path = PathAndQuery::from_static(path);
+        let request = with(product, Some(&tokens.access_token), message);
+        Ok(grpc.unary(request, path, ProstCodec::<M, A>::default()).await?.into_inner())
     }
 
     /// The same, perhaps as nobody.

@@ -3,10 +3,13 @@ use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
+use crate::agents::schema::{LIST_DEFAULT, LIST_MOST};
 use crate::agents::tool::Misfit;
 
 /// Longest id, in bytes.
 const ID_BYTES: usize = 200;
+/// So much of a text is shown in a list, in characters.
+const SHOWN_CHARS: usize = 300;
 
 /// The arguments of a tool in their type.
 pub fn read<T: DeserializeOwned>(arguments: Map<String, Value>) -> Result<T, Misfit> {
@@ -67,4 +70,25 @@ pub fn assignees<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D
     }
     .map_err(|_| D::Error::custom("assignees is a JSON array of names as text, such as [\"Ana\"]"))?;
     serde_json::to_string(&names).map(Some).map_err(D::Error::custom)
+}
+
+/// How many items a list shows for its `limit`.
+pub fn most(limit: Option<i64>) -> usize {
+    limit.map_or(LIST_DEFAULT, |limit| usize::try_from(limit).unwrap_or(LIST_MOST).min(LIST_MOST))
+}
+
+/// As much of a text as a list shows.
+pub fn beginning(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_CHARS) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// Refuses a text that is too long.
+pub fn within(name: &str, text: &str, chars: usize) -> Result<(), Misfit> {
+    if text.chars().count() > chars {
+        return Err(Misfit(format!("{name} is longer than {chars} characters")));
+    }
+    Ok(())
 }

@@ -4,10 +4,14 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::agents::Agent;
+use crate::cost::Asker;
 use crate::domain::chat::{Question, Role};
-use crate::models::{Call, Choice, Message, Models, Speaker};
+use crate::error::Error;
+use crate::models::{Aim, Call, Choice, Message, Speaker};
 use crate::prompts::Prompt;
 
+/// The role under which its calls are recorded.
+const ROLE: &str = "classifier";
 /// An agent's name is short.
 const OUTPUT_TOKENS: u32 = 16;
 /// So many of the last turns are shown, for messages like "yes, do it".
@@ -17,8 +21,8 @@ const SHOWN_CHARS: usize = 2_000;
 
 /// The small model, and how long it may take.
 pub struct Classifier<'a> {
-    /// The models.
-    pub models: &'a Models,
+    /// The way to the models.
+    pub asker: &'a Asker,
     /// Which one classifies.
     pub model: &'a str,
     /// How long it may take.
@@ -28,12 +32,19 @@ pub struct Classifier<'a> {
 impl Classifier<'_> {
     /// The agent that fits. `default`, one of the candidates, where the model names another one or fails: a chat
     /// never fails for want of a classification. With one candidate there is nothing to ask.
-    pub async fn choose<'a>(&self, question: &Question, candidates: &[&'a Agent], default: &'a Agent) -> &'a Agent {
+    ///
+    /// # Errors
+    /// Billing's, which the answer itself would meet too.
+    pub async fn choose<'a>(
+        &self,
+        question: &Question,
+        candidates: &[&'a Agent],
+        default: &'a Agent,
+    ) -> Result<&'a Agent, Error> {
         if candidates.len() < 2 {
-            return default;
+            return Ok(default);
         }
-        let choices: Vec<Choice<'_>> =
-            candidates.iter().map(|agent| Choice { name: agent.name, description: agent.description }).collect();
+        let choices: Vec<Choice<'_>> = candidates.iter().map(|agent| agent.choice()).collect();
         let messages = messages(question, &choices);
         let call = Call {
             model: self.model,
@@ -41,11 +52,12 @@ impl Classifier<'_> {
             tools: &[],
             may_call: false,
             output_tokens: OUTPUT_TOKENS,
-            choices: &choices,
+            aim: Aim::Choose(&choices),
         };
         let mut speaker = Speaker::collecting();
-        let named = match timeout(self.within, self.models.ask(&call, &mut speaker)).await {
-            Ok(Ok(completion)) => candidates.iter().find(|agent| agent.name == bare(&completion.text)),
+        let named = match timeout(self.within, self.asker.ask(ROLE, &call, &mut speaker)).await {
+            Ok(Ok(asked)) => candidates.iter().find(|agent| agent.name == bare(&asked.completion.text)),
+            Ok(Err(error @ (Error::Refused(_) | Error::NoBilling))) => return Err(error),
             Ok(Err(error)) => {
                 tracing::warn!(?error, "the classifier failed; the default agent answers");
                 None
@@ -57,14 +69,18 @@ impl Classifier<'_> {
         };
         let outcome = if named.is_some() { "named" } else { "default" };
         metrics::counter!("weft_classifications_total", "outcome" => outcome).increment(1);
-        named.copied().unwrap_or(default)
+        Ok(named.copied().unwrap_or(default))
     }
+}
+
+/// An agent as it stands in the list.
+pub fn line(choice: &Choice<'_>) -> String {
+    format!("- {}: {}", choice.name, choice.description)
 }
 
 /// What a model that has to choose is told.
 pub fn instructions(choices: &[Choice<'_>]) -> String {
-    let agents: Vec<String> =
-        choices.iter().map(|choice| format!("- {}: {}", choice.name, choice.description)).collect();
+    let agents: Vec<String> = choices.iter().map(line).collect();
     Prompt::Classifier.render(&[("agents", &agents.join("\n"))])
 }
 
@@ -90,41 +106,42 @@ fn bare(answer: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Map, json};
+    use serde_json::json;
     use weft_core::Clock;
+    use weft_proto::orchestrator::v1::ChatRequest;
     use weft_testing::llm::{LlmStub, Reply};
 
     use super::*;
     use crate::config::Config;
+    use crate::models::Models;
 
     fn agent(name: &'static str, description: &'static str) -> Agent {
-        Agent { name, description, prompt: Prompt::TaskAgent, tools: Vec::new() }
+        Agent::built_in(name, description, Prompt::TaskAgent, Vec::new())
     }
 
     fn question(message: &str) -> Question {
-        let (documents, tasks, turns) = (Vec::new(), Vec::new(), Vec::new());
-        Question { message: message.to_owned(), agent: None, model: None, profile: Map::new(), documents, tasks, turns }
+        let request = ChatRequest { message: message.to_owned(), ..ChatRequest::default() };
+        Question::read(request, &Config::default()).unwrap()
     }
 
     /// Which of two agents is chosen for a message; the first one is the default.
-    async fn chosen(models: &Models, message: &str) -> &'static str {
+    async fn chosen(asker: &Asker, message: &str) -> String {
         let agents = [agent("task_agent", "tasks and to-dos"), agent("note_agent", "notes in Markdown")];
-        let classifier = Classifier { models, model: "small", within: Duration::from_millis(300) };
-        classifier.choose(&question(message), &[&agents[0], &agents[1]], &agents[0]).await.name
+        let classifier = Classifier { asker, model: "small", within: Duration::from_millis(300) };
+        classifier.choose(&question(message), &[&agents[0], &agents[1]], &agents[0]).await.unwrap().name.to_string()
     }
 
-    fn models(stub: &LlmStub) -> Models {
+    fn asking(stub: &LlmStub) -> Asker {
         let config = Config { openai_base_url: Some(stub.url().to_owned()), ..Config::default() };
-        Models::new(&config, Clock::System).unwrap()
+        Asker::of_test(Models::new(&config, Clock::System).unwrap())
     }
 
     #[tokio::test]
     async fn the_model_sees_the_agents_and_its_word_counts() {
         let stub = LlmStub::start().await;
         stub.script([Reply::text("note_agent"), Reply::text(" `note_agent`.\n")]);
-        let models = models(&stub);
         for _ in 0..2 {
-            assert_eq!(chosen(&models, "write this down").await, "note_agent");
+            assert_eq!(chosen(&asking(&stub), "write this down").await, "note_agent");
         }
         let call = &stub.calls()[0];
         assert_eq!(call.model, "small");
@@ -137,22 +154,20 @@ mod tests {
     #[tokio::test]
     async fn anything_outside_the_registry_falls_back_to_the_default() {
         let stub = LlmStub::start().await;
-        let models = models(&stub);
         for answer in ["email_agent", "I think note_agent fits best", "", "NOTE_AGENT"] {
             stub.script([Reply::text(answer)]);
-            assert_eq!(chosen(&models, "write this down").await, "task_agent", "{answer}");
+            assert_eq!(chosen(&asking(&stub), "write this down").await, "task_agent", "{answer}");
         }
     }
 
     #[tokio::test]
     async fn a_failure_falls_back_to_the_default() {
         let stub = LlmStub::start().await;
-        let models = models(&stub);
         for reply in
             [Reply::status(401), Reply::status(429), Reply::raw("nonsense"), Reply::text("note_agent").hang_after(0)]
         {
             stub.script([reply]);
-            assert_eq!(chosen(&models, "write this down").await, "task_agent");
+            assert_eq!(chosen(&asking(&stub), "write this down").await, "task_agent");
         }
     }
 
@@ -160,15 +175,15 @@ mod tests {
     async fn one_agent_needs_no_choice() {
         let stub = LlmStub::start().await;
         let only = agent("task_agent", "tasks");
-        let classifier = Classifier { models: &models(&stub), model: "small", within: Duration::from_secs(1) };
-        assert_eq!(classifier.choose(&question("hello"), &[&only], &only).await.name, "task_agent");
+        let classifier = Classifier { asker: &asking(&stub), model: "small", within: Duration::from_secs(1) };
+        assert_eq!(classifier.choose(&question("hello"), &[&only], &only).await.unwrap().name, "task_agent");
         assert!(stub.calls().is_empty());
     }
 
     #[tokio::test]
     async fn the_built_in_model_chooses_by_description() {
-        let models = Models::new(&Config::default(), Clock::System).unwrap();
-        assert_eq!(chosen(&models, "please find my notes").await, "note_agent");
-        assert_eq!(chosen(&models, "hello").await, "task_agent");
+        let asker = Asker::of_test(Models::new(&Config::default(), Clock::System).unwrap());
+        assert_eq!(chosen(&asker, "please find my notes").await, "note_agent");
+        assert_eq!(chosen(&asker, "hello").await, "task_agent");
     }
 }

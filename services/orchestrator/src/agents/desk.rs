@@ -1,35 +1,52 @@
-//! What an agent works on during one request: the tasks that came along, and what the client is to do with its own.
+//! What an agent works on during one request: the records that came along, and what the client is to do with its own.
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 use weft_proto::orchestrator::v1::PlanAction;
 
+use crate::domain::chat::Records;
+use crate::domain::checkpoint::Checkpoint;
 use crate::domain::day::Day;
 use crate::domain::json;
-use crate::domain::task::{TASK_COMMENTS, TASKS, Task, as_text};
+use crate::domain::note::Note;
+use crate::domain::project::Project;
+use crate::domain::record::{Record, as_text};
+use crate::domain::task::{TASK_COMMENTS, Task};
 
 /// One request's desk. Changes show at once in what later tools read, so that a model sees what it has done.
 pub struct Desk {
-    tasks: Vec<Task>,
+    /// The tasks as they are now.
+    pub tasks: Sheet<Task>,
+    /// The projects as they are now.
+    pub projects: Sheet<Project>,
+    /// The checkpoints as they are now.
+    pub checkpoints: Sheet<Checkpoint>,
+    /// The notes as they are now.
+    pub notes: Sheet<Note>,
+    /// Ids of the notes whose text a model has seen here.
+    notes_read: BTreeSet<String>,
     today: Day,
     actions: Vec<PlanAction>,
-    sent: Sent,
-}
-
-/// Which ids can be checked: only those of things that the client sent.
-struct Sent {
-    tasks: bool,
-    comments: bool,
+    comments_sent: bool,
 }
 
 impl Desk {
-    /// A desk with the client's tasks.
-    pub fn new(tasks: Vec<Task>, today: Day) -> Desk {
-        let sent = Sent { tasks: !tasks.is_empty(), comments: tasks.iter().any(|task| !task.comments.is_empty()) };
-        Desk { tasks, today, actions: Vec::new(), sent }
-    }
-
-    /// The tasks as they are now.
-    pub fn tasks(&self) -> &[Task] {
-        &self.tasks
+    /// A desk with the client's records.
+    pub fn new(records: Records, today: Day) -> Desk {
+        let comments_sent = records.tasks.iter().any(|task| !task.comments.is_empty());
+        Desk {
+            tasks: Sheet::new(records.tasks, "there is no task with this id; list_tasks tells the ids"),
+            projects: Sheet::new(records.projects, "there is no project with this id; list_all_projects tells the ids"),
+            checkpoints: Sheet::new(
+                records.checkpoints,
+                "there is no checkpoint with this id; list_checkpoints tells the ids",
+            ),
+            notes: Sheet::new(records.notes, "there is no note with this id; list_notes tells the ids"),
+            notes_read: BTreeSet::new(),
+            today,
+            actions: Vec::new(),
+            comments_sent,
+        }
     }
 
     /// Today in UTC.
@@ -37,63 +54,24 @@ impl Desk {
         self.today
     }
 
-    /// The task with this id.
-    pub fn task(&self, id: &str) -> Option<&Task> {
-        self.tasks.iter().find(|task| task.id_text() == id)
-    }
-
-    /// The same, to change.
-    pub fn task_mut(&mut self, id: &str) -> Option<&mut Task> {
-        self.tasks.iter_mut().find(|task| task.id_text() == id)
-    }
-
-    /// The client's own form of a task's id. A client that sends no tasks may still speak of them by id.
-    ///
-    /// # Errors
-    /// What the model is told if there is no such task among those sent.
-    pub fn task_id(&self, id: &str) -> Result<Value, Value> {
-        match self.task(id) {
-            Some(task) => Ok(task.id.clone()),
-            None if self.sent.tasks => Err(json!({"error": "there is no task with this id; list_tasks tells the ids"})),
-            None => Ok(Value::from(id)),
-        }
-    }
-
-    /// The same for a comment.
+    /// The client's own form of a comment's id; see [`Sheet::id`].
     ///
     /// # Errors
     /// What the model is told if there is no such comment among those sent.
     pub fn comment_id(&self, id: &str) -> Result<Value, Value> {
-        let mut ids = self.tasks.iter().flat_map(|task| &task.comments).filter_map(|comment| comment.get("id"));
+        let mut ids = self.tasks.items.iter().flat_map(|task| &task.comments).filter_map(|comment| comment.get("id"));
         match ids.find(|known| as_text((*known).clone()) == id) {
             Some(known) => Ok(known.clone()),
-            None if self.sent.comments => {
+            None if self.comments_sent => {
                 Err(json!({"error": "there is no comment with this id; list_task_comments tells the ids"}))
             }
             None => Ok(Value::from(id)),
         }
     }
 
-    /// The client is to store a new task.
-    pub fn create_task(&mut self, task: Task) {
-        self.act("create_record", TASKS, task.record());
-        self.tasks.push(task);
-    }
-
-    /// The client is to change these fields of a task; `fields` holds its `id`.
-    pub fn update_task(&mut self, fields: Map<String, Value>) {
-        self.act("update_record", TASKS, fields);
-    }
-
-    /// The client is to delete a task.
-    pub fn delete_task(&mut self, id: Value) {
-        self.tasks.retain(|task| task.id != id);
-        self.act("delete_record", TASKS, only_id(id));
-    }
-
     /// The client is to store a new comment; `fields` holds `id`, `task_id` and `content`.
     pub fn create_comment(&mut self, task_id: &str, fields: Map<String, Value>) {
-        if let Some(task) = self.task_mut(task_id) {
+        if let Some(task) = self.tasks.get_mut(task_id) {
             task.comments.push(fields.clone());
         }
         self.act("create_record", TASK_COMMENTS, fields);
@@ -101,10 +79,47 @@ impl Desk {
 
     /// The client is to delete a comment.
     pub fn delete_comment(&mut self, id: Value) {
-        for task in &mut self.tasks {
+        for task in &mut self.tasks.items {
             task.comments.retain(|comment| comment.get("id") != Some(&id));
         }
         self.act("delete_record", TASK_COMMENTS, only_id(id));
+    }
+
+    /// A model sees the text of this note.
+    pub fn note_is_read(&mut self, id: &str) {
+        self.notes_read.insert(id.to_owned());
+    }
+
+    /// Whether a model has seen the text of this note here.
+    pub fn has_read_note(&self, id: &str) -> bool {
+        self.notes_read.contains(id)
+    }
+
+    /// The client is to store a new record.
+    pub fn create<T: Record>(&mut self, sheet: fn(&mut Desk) -> &mut Sheet<T>, record: T) {
+        self.act("create_record", T::TABLE, record.record());
+        sheet(self).items.push(record);
+    }
+
+    /// The client is to change these fields of a record; `fields` holds its `id`.
+    pub fn update<T: Record>(&mut self, fields: Map<String, Value>) {
+        self.act("update_record", T::TABLE, fields);
+    }
+
+    /// The client is to delete a record.
+    pub fn delete<T: Record>(&mut self, sheet: fn(&mut Desk) -> &mut Sheet<T>, id: Value) {
+        sheet(self).items.retain(|record| *record.id() != id);
+        self.act("delete_record", T::TABLE, only_id(id));
+    }
+
+    /// Every record by table, for agents without tools to read them by. Empty tables are left out.
+    pub fn records(&self) -> Map<String, Value> {
+        let tables = [self.tasks.records(), self.projects.records(), self.checkpoints.records(), self.notes.records()];
+        tables
+            .into_iter()
+            .filter(|(_, records)| !records.is_empty())
+            .map(|(table, records)| (table.to_owned(), json!(records)))
+            .collect()
     }
 
     /// What the client is to do, in order.
@@ -124,6 +139,58 @@ impl Desk {
             data: Some(json::message(data)),
             agent: None,
         });
+    }
+}
+
+/// The records of one table.
+pub struct Sheet<T> {
+    items: Vec<T>,
+    /// Whether the client sent any: only then can ids be checked.
+    sent: bool,
+    unknown: &'static str,
+}
+
+impl<T: Record> Sheet<T> {
+    /// The records that were sent; `unknown` is what the model is told about an id that none of them has.
+    fn new(items: Vec<T>, unknown: &'static str) -> Sheet<T> {
+        Sheet { sent: !items.is_empty(), items, unknown }
+    }
+
+    /// Every record.
+    pub fn all(&self) -> &[T] {
+        &self.items
+    }
+
+    /// The record with this id.
+    pub fn get(&self, id: &str) -> Option<&T> {
+        self.items.iter().find(|record| record.id_text() == id)
+    }
+
+    /// The same, to change.
+    pub fn get_mut(&mut self, id: &str) -> Option<&mut T> {
+        self.items.iter_mut().find(|record| record.id_text() == id)
+    }
+
+    /// The table's name and all that is in it.
+    fn records(&self) -> (&'static str, Vec<Map<String, Value>>) {
+        (T::TABLE, self.items.iter().map(Record::record).collect())
+    }
+
+    /// What the model is told about an id that no record has.
+    pub fn unknown(&self) -> Value {
+        json!({ "error": self.unknown })
+    }
+
+    /// The client's own form of a record's id. A client that sends none of its records may still speak of them by id.
+    ///
+    /// # Errors
+    /// What the model is told if there is no such record among those sent.
+    pub fn id(&self, id: &str) -> Result<Value, Value> {
+        match self.get(id) {
+            Some(record) => Ok(record.id().clone()),
+            None if self.sent => Err(self.unknown()),
+            None => Ok(Value::from(id)),
+        }
     }
 }
 

@@ -9,7 +9,15 @@ pub struct Tool {
     /// Name, description and schema.
     pub spec: ToolSpec,
     /// Does it. The result, also one that says `error`, goes to the model and to nobody else.
-    pub run: fn(&mut Desk, Map<String, Value>) -> Result<Value, Misfit>,
+    pub run: Run,
+}
+
+/// What a tool does with its arguments.
+pub type Run = fn(&mut Desk, Map<String, Value>) -> Result<Value, Misfit>;
+
+/// A tool.
+pub fn tool(name: &'static str, description: &'static str, parameters: Value, run: Run) -> Tool {
+    Tool { spec: ToolSpec { name, description, parameters }, run }
 }
 
 /// Arguments that do not fit a tool, and why: for the model only, since it may repeat what a user wrote. That is

@@ -1,36 +1,45 @@
 //! `weft.orchestrator.v1.ChatService`.
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, Stream, StreamExt};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Code, Request, Response, Status};
 use tracing::{Instrument, Span};
 use weft_auth::{Caller, Entitlements};
 use weft_core::{Clock, Reason};
-use weft_product::{Moderation, Product, Products};
+use weft_product::{Moderation, OnDisconnect, Product, Products};
 use weft_proto::billing::v1 as billing;
 use weft_proto::orchestrator::v1::chat_event::Event;
 use weft_proto::orchestrator::v1::chat_service_server::ChatService;
-use weft_proto::orchestrator::v1::{ChatEvent, ChatRequest, ChatResponse};
+use weft_proto::orchestrator::v1::{ChatEvent, ChatRequest, ChatResponse, ModelDecision};
+use weft_runtime::Tasks;
 
-use crate::agents::answer::Answering;
-use crate::agents::classifier::Classifier;
-use crate::agents::{Agent, Registry};
+use crate::agents::{Registries, Registry};
+use crate::api::work::{self, Work};
 use crate::config::Config;
+use crate::cost::{Asker, Books, Payer};
 use crate::domain::agent::Reach;
-use crate::domain::chat::Question;
-use crate::domain::model::{self, OFFLINE};
+use crate::domain::chat::{Mode, Question};
+use crate::domain::day::Day;
+use crate::domain::model;
 use crate::error::Error;
+use crate::keys::Keys;
+use crate::models::vendor::is_compatible;
 use crate::models::{ModelError, Models, Speaker};
+use crate::plans::{Place, PlanCache, Runs};
 use crate::sanitizer::{Pieces, Sanitizer, Sanitizers, Unchecked};
 
 /// Billing answers in this time or is away: the caller learns it within a second.
 const ENTITLEMENTS_WITHIN: Duration = Duration::from_millis(800);
-/// The plan's limit on agents, by name.
-const AGENTS_LIMIT: &str = "agents";
+/// The plan's limit on steps of plans that run at once, by name.
+const RUNS_LIMIT: &str = "batch_active";
+/// A running step's place outlasts its deadline by this, until the step itself gives it back.
+const PLACE_LONGER: Duration = Duration::from_secs(10);
+/// The role that is told how its models are chosen.
+const ADMIN: &str = "admin";
 /// Pieces of text that may wait for a slow reader before the model has to wait too.
 const PIECES_WAITING: usize = 16;
 
@@ -50,10 +59,20 @@ pub struct Parts {
     pub products: Arc<Products>,
     /// What callers' plans allow.
     pub entitlements: Entitlements,
-    /// The agents.
-    pub registry: Registry,
+    /// The agents of each product.
+    pub registries: Registries,
+    /// Plans that were made before.
+    pub plan_cache: PlanCache,
+    /// Steps of plans that run.
+    pub runs: Runs,
     /// The models.
-    pub models: Models,
+    pub models: Arc<Models>,
+    /// Who is paid for them.
+    pub books: Books,
+    /// Users' own keys.
+    pub keys: Keys,
+    /// Where answers are worked on.
+    pub tasks: Tasks,
     /// What reads every answer before it is told.
     pub sanitizers: Sanitizers,
 }
@@ -62,18 +81,31 @@ pub struct Parts {
 struct Job {
     parts: Arc<Parts>,
     product: Arc<Product>,
+    plan: Arc<billing::Entitlements>,
+    payer: Payer,
+    is_admin: bool,
     question: Question,
-    /// Who may answer, in the product's order; never empty.
+    /// Who is to answer; never empty.
     candidates: Vec<String>,
-    model: String,
+    /// Every agent that the caller may ask, in the product's order.
+    callable: Vec<String>,
+    /// What a running step takes up.
+    _place: Option<Place>,
     sanitizer: Sanitizer,
     deadline: Instant,
 }
 
+/// An answer that is being worked on.
+struct Started {
+    end: oneshot::Receiver<Result<Unchecked, Error>>,
+    /// Dropping it ends the work, where the product does not want it finished for nobody.
+    _waiting: Option<DropGuard>,
+}
+
 impl ChatApi {
     /// A service of these parts.
-    pub fn new(parts: Parts) -> ChatApi {
-        ChatApi { parts: Arc::new(parts) }
+    pub fn new(parts: Arc<Parts>) -> ChatApi {
+        ChatApi { parts }
     }
 
     /// Checks all that can be checked before a model is asked.
@@ -88,18 +120,46 @@ impl ChatApi {
         if product.moderation == Moderation::HoldBack {
             return Err(Error::NoModeration);
         }
-        let plan = self.plan_of(caller).await?;
-        let candidates = candidates(&parts.registry, &product, &plan, question.agent.as_deref())?;
-        let wanted = model::choose(question.model.as_deref(), &product, &plan.plan)?;
-        let model = parts.models.answering(wanted)?.to_owned();
-        let latest = Instant::now() + parts.config.total();
-        let deadline = caller.deadline.map_or(latest, |deadline| deadline.min(latest));
-        Ok(Job { parts: Arc::clone(parts), product, question, candidates, model, sanitizer, deadline })
-    }
-
-    async fn plan_of(&self, caller: &Caller) -> Result<Arc<billing::Entitlements>, Error> {
         let user = caller.user().map_err(|status| Error::Refused(Box::new(status)))?;
-        match timeout(ENTITLEMENTS_WITHIN, self.parts.entitlements.of(&caller.product, &user.sub)).await {
+        let is_admin = user.roles.iter().any(|role| role == ADMIN);
+        let plan = parts.plan_of(&caller.product, &user.sub).await?;
+        let registry = parts.registries.of(&caller.product).ok_or(Error::NoAgent)?;
+        let (callable, candidates) = candidates(registry, &Reach::of(&product, &plan), &question)?;
+        if let Some(wanted) = &question.model {
+            let own = parts.keys.of_model(&caller.product, &user.sub, wanted).await?;
+            // A server of the caller's own has models that no product knows.
+            if own.is_none() || !is_compatible(wanted) {
+                model::check(wanted, &product, &plan)?;
+            }
+            if own.is_none() {
+                parts.models.answering(wanted)?;
+            }
+        }
+        let _place = match question.mode {
+            Mode::Step(_) => {
+                let limit = plan.limits.get(RUNS_LIMIT).copied();
+                parts.runs.begin(&caller.product, &user.sub, limit, parts.config.total() + PLACE_LONGER).await?
+            }
+            Mode::Direct | Mode::Plan => None,
+        };
+        let payer = Payer::of(&caller.product, &user.sub, &plan);
+        let latest = Instant::now() + parts.config.total();
+        let deadline = match product.on_disconnect {
+            OnDisconnect::Continue => latest,
+            OnDisconnect::Cancel => caller.deadline.map_or(latest, |deadline| deadline.min(latest)),
+        };
+        let parts = Arc::clone(parts);
+        Ok(Job { parts, product, plan, payer, is_admin, question, candidates, callable, _place, sanitizer, deadline })
+    }
+}
+
+impl Parts {
+    /// What the plan of an account includes.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if billing does not know the account, [`Error::NoEntitlements`] if it does not say in time.
+    pub async fn plan_of(&self, product: &str, account: &str) -> Result<Arc<billing::Entitlements>, Error> {
+        match timeout(ENTITLEMENTS_WITHIN, self.entitlements.of(product, account)).await {
             Ok(Ok(plan)) => Ok(plan),
             Ok(Err(status)) if status.code() == Code::NotFound => Err(Error::Refused(Box::new(status))),
             Ok(Err(_)) | Err(_) => Err(Error::NoEntitlements),
@@ -107,56 +167,70 @@ impl ChatApi {
     }
 }
 
-/// The agent that was asked for, or all that the classifier may choose from.
+/// Every agent that the caller may ask, and those of them that are to answer: the one that was asked for, those of the
+/// pipeline, whose step it is, or all that the classifier may choose from.
 fn candidates(
     registry: &Registry,
-    product: &Product,
-    plan: &billing::Entitlements,
-    wanted: Option<&str>,
-) -> Result<Vec<String>, Error> {
-    let reach = Reach::new(&product.agents.available, plan.limits.get(AGENTS_LIMIT).copied());
+    reach: &Reach<'_>,
+    question: &Question,
+) -> Result<(Vec<String>, Vec<String>), Error> {
     let exists = |name: &str| registry.get(name).is_some();
-    let names = match wanted {
-        Some(wanted) => vec![reach.named(wanted, exists)?],
-        None => reach.callable(exists),
+    let callable = reach.callable(exists);
+    let names = match (&question.agent, question.mode) {
+        (Some(wanted), _) => vec![reach.named(wanted, exists)?],
+        (None, Mode::Step(template)) => vec![reach.named(template.agent, exists)?],
+        (None, _) if !question.pipeline.is_empty() => {
+            question.pipeline.iter().map(|wanted| reach.named(wanted, exists)).collect::<Result<_, _>>()?
+        }
+        (None, _) => callable.clone(),
     };
     if names.is_empty() {
-        let beyond_the_plan = product.agents.available.iter().any(|name| exists(name));
-        return Err(if beyond_the_plan { Error::AgentNotInPlan } else { Error::NoAgent });
+        return Err(if registry.all().next().is_some() { Error::AgentNotInPlan } else { Error::NoAgent });
     }
-    Ok(names.into_iter().map(str::to_owned).collect())
+    let owned = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
+    Ok((owned(callable), owned(names)))
 }
 
 impl Job {
-    /// Answers within the time there is.
-    async fn run(self, speaker: Speaker) -> Result<Unchecked, Error> {
-        let deadline = self.deadline;
-        timeout_at(deadline, self.answer(speaker)).await.unwrap_or(Err(Error::TookTooLong))
+    /// Works on the answer in a task of its own, so that whoever leaves cannot take along what has to be done after: a
+    /// product's `cancel` stops the model, `continue` lets it finish.
+    fn start(self, speaker: Speaker) -> Started {
+        let (told, end) = oneshot::channel();
+        let left = CancellationToken::new();
+        let (speaker, waiting) = match self.product.on_disconnect {
+            OnDisconnect::Cancel => (speaker.until(left.clone()), Some(left.drop_guard())),
+            OnDisconnect::Continue => (speaker.to_the_end(), None),
+        };
+        let tasks = self.parts.tasks.clone();
+        let work = async move {
+            // Nobody may be there any more.
+            let _left = told.send(self.run(speaker).await);
+        };
+        tasks.spawn("chat", work.instrument(Span::current()));
+        Started { end, _waiting: waiting }
     }
 
-    async fn answer(self, speaker: Speaker) -> Result<Unchecked, Error> {
-        let Job { parts, product, question, candidates, model, sanitizer, .. } = self;
-        let agents: Vec<&Agent> = candidates.iter().filter_map(|name| parts.registry.get(name)).collect();
-        let first = agents.first().copied().ok_or(Error::NoAgent)?;
-        let default = agents.iter().copied().find(|agent| agent.name == product.agents.default).unwrap_or(first);
-        let classifier = Classifier {
-            models: &parts.models,
-            // Who asks for the built-in model wants nothing sent elsewhere.
-            model: if model == OFFLINE { OFFLINE } else { &product.models.classifier },
-            within: Duration::from_millis(parts.config.weft_classifier_ms),
-        };
-        let agent = classifier.choose(&question, &agents, default).await;
-        sanitizer.answered_by(agent.name);
-        let answering = Answering {
-            agent,
-            models: &parts.models,
-            model: &model,
-            output_tokens: parts.config.weft_model_output_tokens,
-            clock: &parts.clock,
-        };
-        let response = answering.answer(question, speaker).await?;
-        tracing::debug!(product = %product.slug, agent = agent.name, model, actions = response.actions(), "chat answered");
-        Ok(response)
+    /// Answers within the time there is, and waits for billing.
+    async fn run(self, speaker: Speaker) -> Result<Unchecked, Error> {
+        let Job { parts, product, payer, is_admin, deadline, .. } = &self;
+        let run_tokens = i64::try_from(parts.config.weft_chat_run_tokens).unwrap_or(i64::MAX);
+        let (models, books) = (Arc::clone(&parts.models), parts.books.clone());
+        let asker = Asker::new(models, books, Arc::clone(product), payer.clone(), run_tokens);
+        let asker = asker.with_keys(parts.keys.clone());
+        let (is_admin, deadline) = (*is_admin, *deadline);
+        let answered = timeout_at(deadline, self.answer(&asker, speaker)).await.unwrap_or(Err(Error::TookTooLong));
+        asker.settled().await;
+        let (answer, decision) = answered?;
+        Ok(answer.with(asker.usage(), is_admin.then_some(decision)))
+    }
+
+    async fn answer(mut self, asker: &Asker, speaker: Speaker) -> Result<(Unchecked, ModelDecision), Error> {
+        let today = Day::of_ms(self.parts.clock.now_ms());
+        let desk = work::desk(&mut self.question, today);
+        let registry = self.parts.registries.of(&self.product.slug).ok_or(Error::NoAgent)?;
+        let Job { parts, product, plan, question, candidates, callable, sanitizer, .. } = &self;
+        let work = Work { parts, product, registry, plan, question, candidates, callable, asker, sanitizer };
+        work.run(desk, speaker).await
     }
 }
 
@@ -166,7 +240,8 @@ impl ChatService for ChatApi {
         let caller = Caller::of(&request)?;
         let job = self.admit(&caller, request.into_inner()).await.map_err(refuse)?;
         let sanitizer = job.sanitizer.clone();
-        let answer = job.run(Speaker::collecting()).await.map_err(refuse)?;
+        let Started { end, _waiting } = job.start(Speaker::collecting());
+        let answer = end.await.unwrap_or(Err(Error::Lost)).map_err(refuse)?;
         Ok(Response::new(sanitizer.check(answer)))
     }
 
@@ -176,53 +251,21 @@ impl ChatService for ChatApi {
         let caller = Caller::of(&request)?;
         let job = self.admit(&caller, request.into_inner()).await.map_err(refuse)?;
         let (sender, pieces) = job.sanitizer.pieces(PIECES_WAITING);
-        let work = job.run(Speaker::telling(sender)).instrument(Span::current());
-        Ok(Response::new(events(work, pieces).boxed()))
+        Ok(Response::new(events(job.start(Speaker::telling(sender)), pieces).boxed()))
     }
 }
 
-/// The pieces as they come, then the end. The work lives inside the stream: a reader that leaves drops both, and
-/// with them the call to the provider. (A product that wants its answers finished for a reader who comes back has
-/// nowhere to keep them yet.)
-fn events(
-    work: impl Future<Output = Result<Unchecked, Error>> + Send + 'static,
-    pieces: Pieces,
-) -> impl Stream<Item = Result<ChatEvent, Status>> + Send + 'static {
-    let telling = Telling { work: Some(Box::pin(work)), end: None, pieces };
-    stream::unfold(Some(telling), |telling| async move {
-        let mut telling = telling?;
-        if let Some(piece) = telling.next_piece().await {
-            return Some((Ok(ChatEvent { event: Some(Event::Token(piece)) }), Some(telling)));
+/// The pieces as they come, then the end. A reader that leaves drops this, and with it what the work is told by.
+fn events(started: Started, pieces: Pieces) -> impl Stream<Item = Result<ChatEvent, Status>> + Send + 'static {
+    stream::unfold(Some((started, pieces)), |telling| async move {
+        let (mut started, mut pieces) = telling?;
+        if let Some(piece) = pieces.next().await {
+            return Some((Ok(ChatEvent { event: Some(Event::Token(piece)) }), Some((started, pieces))));
         }
-        let Telling { end, mut pieces, .. } = telling;
-        let end = end?.map(|answer| ChatEvent { event: Some(Event::Done(pieces.whole(answer))) });
-        Some((end.map_err(refuse), None))
+        let end = (&mut started.end).await.unwrap_or(Err(Error::Lost));
+        let done = end.map(|answer| ChatEvent { event: Some(Event::Done(pieces.whole(answer))) });
+        Some((done.map_err(refuse), None))
     })
-}
-
-/// A streamed answer on its way.
-struct Telling {
-    work: Option<BoxFuture<'static, Result<Unchecked, Error>>>,
-    end: Option<Result<Unchecked, Error>>,
-    pieces: Pieces,
-}
-
-impl Telling {
-    /// The next piece; None when the work has ended and all pieces are told.
-    async fn next_piece(&mut self) -> Option<String> {
-        while let Some(work) = &mut self.work {
-            tokio::select! {
-                biased;
-                Some(piece) = self.pieces.next() => return Some(piece),
-                end = work => {
-                    self.end = Some(end);
-                    // The speaker goes with it, so that the pieces come to an end.
-                    self.work = None;
-                }
-            }
-        }
-        self.pieces.next().await
-    }
 }
 
 /// Tells the caller, and the log where the operator can do something about it.

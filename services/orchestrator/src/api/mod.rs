@@ -1,2 +1,9 @@
 //! The gRPC services.
+pub mod account;
 pub mod chat;
+pub mod embedding;
+pub mod model;
+pub mod page;
+pub mod plan;
+pub mod provider_key;
+pub mod work;

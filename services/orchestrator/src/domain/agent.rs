@@ -1,5 +1,11 @@
 //! Which agents a caller may ask.
+use weft_product::Product;
+use weft_proto::billing::v1::Entitlements;
+
 use crate::error::Error;
+
+/// The plan's limit on agents, by name.
+const AGENTS_LIMIT: &str = "agents";
 
 /// The agents of a product as one caller sees them: what the manifest lists, in its order, as far as the plan
 /// goes, and which of them exist in code.
@@ -9,8 +15,13 @@ pub struct Reach<'a> {
 }
 
 impl<'a> Reach<'a> {
+    /// The agents of a product within an account's plan.
+    pub fn of(product: &'a Product, plan: &Entitlements) -> Reach<'a> {
+        Reach::new(&product.agents.available, plan.limits.get(AGENTS_LIMIT).copied())
+    }
+
     /// `limit` is the plan's number of agents: the first so many of the list. None: all.
-    pub fn new(available: &'a [String], limit: Option<i64>) -> Reach<'a> {
+    fn new(available: &'a [String], limit: Option<i64>) -> Reach<'a> {
         let included = limit.map_or(available.len(), |limit| usize::try_from(limit).unwrap_or(0).min(available.len()));
         Reach { available, included }
     }

@@ -1,35 +1,78 @@
 //! A question with everything the agent may know, checked.
+use std::ops::RangeInclusive;
+
 use prost::Message as _;
 use serde_json::{Map, Value};
 use weft_proto::orchestrator::v1::{ChatContext, ChatRequest, ConversationTurn};
 
 use crate::config::Config;
+use crate::domain::checkpoint::Checkpoint;
 use crate::domain::json;
+use crate::domain::note::Note;
+use crate::domain::project::Project;
 use crate::domain::task::Task;
 use crate::error::Error;
+use crate::plans::{Template, VARIABLES_BYTES};
 
 /// Longest name of an agent or a model that is looked at, in bytes.
 const NAME_BYTES: usize = 128;
+/// So many agents make a pipeline.
+const PIPELINE: RangeInclusive<usize> = 2..=5;
 
 /// A checked request. It has no `Debug`: what users write must not reach a log.
 pub struct Question {
+    /// What it is to become.
+    pub mode: Mode,
     /// What the user says.
     pub message: String,
     /// Agent to ask; None: the classifier chooses.
     pub agent: Option<String>,
+    /// Agents to ask one after the other; empty: one answers.
+    pub pipeline: Vec<String>,
+    /// Values of the variables of a step's template.
+    pub variables: Map<String, Value>,
+    /// All of the request as it came, by which the same one is known again. Only of a request for a plan.
+    pub asked: Vec<u8>,
     /// Model to use; None: the product's default.
     pub model: Option<String>,
+    /// Most tokens of the answer; None: the server's limit.
+    pub max_tokens: Option<u32>,
     /// The user as the client describes them.
     pub profile: Map<String, Value>,
     /// Documents that may help.
     pub documents: Vec<Map<String, Value>>,
-    /// The client's tasks.
-    pub tasks: Vec<Task>,
+    /// The client's records.
+    pub records: Records,
     /// What was said before, oldest first.
     pub turns: Vec<Turn>,
 }
 
+/// What a request is to become.
+#[derive(Clone, Copy)]
+pub enum Mode {
+    /// An answer.
+    Direct,
+    /// A plan of steps.
+    Plan,
+    /// The result of a plan's step.
+    Step(&'static Template),
+}
+
+/// The records that came with a request.
+#[derive(Default)]
+pub struct Records {
+    /// The client's tasks.
+    pub tasks: Vec<Task>,
+    /// The client's projects.
+    pub projects: Vec<Project>,
+    /// The client's checkpoints.
+    pub checkpoints: Vec<Checkpoint>,
+    /// The client's notes.
+    pub notes: Vec<Note>,
+}
+
 /// One turn of the conversation so far.
+#[derive(Clone)]
 pub struct Turn {
     /// Who said it.
     pub role: Role,
@@ -50,13 +93,11 @@ impl Question {
     /// Checks a request against the limits.
     ///
     /// # Errors
-    /// [`Error::Invalid`], [`Error::TooLarge`] or [`Error::PlanMode`], none of which repeats what the caller wrote.
+    /// [`Error::Invalid`] or [`Error::TooLarge`], neither of which repeats what the caller wrote.
     pub fn read(request: ChatRequest, limits: &Config) -> Result<Question, Error> {
-        match request.execution_mode.as_str() {
-            "" | "direct" => {}
-            "plan" => return Err(Error::PlanMode),
-            _ => return Err(Error::Invalid("execution_mode must be empty, direct or plan".into())),
-        }
+        let mode = mode(&request)?;
+        let pipeline = pipeline(&request)?;
+        let asked = if matches!(mode, Mode::Plan) { request.encode_to_vec() } else { Vec::new() };
         if request.message.trim().is_empty() {
             return Err(Error::Invalid("message is empty; say what you want".into()));
         }
@@ -64,12 +105,22 @@ impl Question {
         let context = request.context.unwrap_or_default();
         check_sizes(&context, limits)?;
         Ok(Question {
+            mode,
+            pipeline,
+            asked,
+            variables: variables(mode, request.variables)?,
             message: request.message,
             agent: name(request.agent, "agent")?,
             model: name(request.model, "model")?,
+            max_tokens: max_tokens(request.max_tokens, limits.weft_model_output_tokens)?,
             profile: context.user_profile.map(json::object).unwrap_or_default(),
             documents: context.relevant_documents.into_iter().map(json::object).collect(),
-            tasks: tasks(context.recent_tasks)?,
+            records: Records {
+                tasks: records(context.recent_tasks, "recent_tasks", Task::read)?,
+                projects: records(context.projects, "projects", Project::read)?,
+                checkpoints: records(context.checkpoints, "checkpoints", Checkpoint::read)?,
+                notes: records(context.notes, "notes", Note::read)?,
+            },
             turns: turns(context.conversation_history)?,
         })
     }
@@ -78,6 +129,9 @@ impl Question {
 fn check_sizes(context: &ChatContext, limits: &Config) -> Result<(), Error> {
     at_most("context.relevant_documents", context.relevant_documents.len(), limits.weft_chat_documents, "documents")?;
     at_most("context.recent_tasks", context.recent_tasks.len(), limits.weft_chat_tasks, "tasks")?;
+    at_most("context.projects", context.projects.len(), limits.weft_chat_projects, "projects")?;
+    at_most("context.checkpoints", context.checkpoints.len(), limits.weft_chat_checkpoints, "checkpoints")?;
+    at_most("context.notes", context.notes.len(), limits.weft_chat_notes, "notes")?;
     at_most("context.conversation_history", context.conversation_history.len(), limits.weft_chat_turns, "turns")?;
     at_most("context", context.encoded_len(), limits.weft_chat_context_bytes, "bytes")
 }
@@ -96,10 +150,71 @@ fn name(given: String, field: &str) -> Result<Option<String>, Error> {
     Ok((!given.is_empty()).then_some(given))
 }
 
-fn tasks(sent: Vec<prost_types::Struct>) -> Result<Vec<Task>, Error> {
-    let read = |(at, task)| {
-        Task::read(json::object(task))
-            .map_err(|wrong| Error::Invalid(format!("context.recent_tasks[{at}].{wrong}").into()))
+fn max_tokens(asked: i32, most: u32) -> Result<Option<u32>, Error> {
+    match u32::try_from(asked) {
+        Ok(0) => Ok(None),
+        Ok(asked) if asked <= most => Ok(Some(asked)),
+        _ => Err(Error::Invalid(format!("max_tokens must be between 1 and {most}, or 0 for as many").into())),
+    }
+}
+
+fn mode(request: &ChatRequest) -> Result<Mode, Error> {
+    let mode = match request.execution_mode.as_str() {
+        "" | "direct" => Mode::Direct,
+        "plan" => Mode::Plan,
+        _ => return Err(Error::Invalid("execution_mode must be empty, direct or plan".into())),
+    };
+    if request.prompt_template.is_empty() {
+        return Ok(mode);
+    }
+    if matches!(mode, Mode::Plan) || !request.agent.is_empty() || !request.pipeline.is_empty() {
+        return Err(Error::Invalid("prompt_template goes without agent, pipeline and mode plan".into()));
+    }
+    let template = Template::get(&request.prompt_template);
+    template.map(Mode::Step).ok_or(Error::Invalid("there is no such prompt_template; take one from a plan".into()))
+}
+
+fn pipeline(request: &ChatRequest) -> Result<Vec<String>, Error> {
+    let agents = &request.pipeline;
+    if agents.is_empty() {
+        return Ok(Vec::new());
+    }
+    if !PIPELINE.contains(&agents.len()) {
+        let (least, most) = (PIPELINE.start(), PIPELINE.end());
+        return Err(Error::Invalid(format!("pipeline must be empty or have {least} to {most} agents").into()));
+    }
+    if !request.agent.is_empty() || request.execution_mode == "plan" {
+        return Err(Error::Invalid("pipeline goes without agent and mode plan".into()));
+    }
+    agents.iter().map(|agent| Ok(name(agent.clone(), "pipeline")?.unwrap_or_default())).collect()
+}
+
+/// The values of a template's own variables.
+fn variables(mode: Mode, given: Option<prost_types::Struct>) -> Result<Map<String, Value>, Error> {
+    let given = given.map(json::object).unwrap_or_default();
+    let known = if let Mode::Step(template) = mode { template.variables } else { &[] };
+    for (name, value) in &given {
+        if !known.contains(&name.as_str()) || value.is_object() || value.is_array() {
+            let known = known.join(", ");
+            return Err(Error::Invalid(format!("variables may only have texts, numbers or flags for: {known}").into()));
+        }
+    }
+    if Value::Object(given.clone()).to_string().len() > VARIABLES_BYTES {
+        return Err(Error::TooLarge(
+            format!("variables are over the limit of {VARIABLES_BYTES} bytes; send less").into(),
+        ));
+    }
+    Ok(given)
+}
+
+/// The records of one list of the context.
+fn records<T>(
+    sent: Vec<prost_types::Struct>,
+    list: &str,
+    read: fn(Map<String, Value>) -> Result<T, String>,
+) -> Result<Vec<T>, Error> {
+    let read = |(at, record)| {
+        read(json::object(record)).map_err(|wrong| Error::Invalid(format!("context.{list}[{at}].{wrong}").into()))
     };
     sent.into_iter().enumerate().map(read).collect()
 }
@@ -151,6 +266,9 @@ mod tests {
         let contexts = [
             ChatContext { relevant_documents: vec![prost_types::Struct::default(); 101], ..ChatContext::default() },
             ChatContext { recent_tasks: vec![prost_types::Struct::default(); 501], ..ChatContext::default() },
+            ChatContext { projects: vec![prost_types::Struct::default(); 201], ..ChatContext::default() },
+            ChatContext { checkpoints: vec![prost_types::Struct::default(); 501], ..ChatContext::default() },
+            ChatContext { notes: vec![prost_types::Struct::default(); 201], ..ChatContext::default() },
             ChatContext { conversation_history: vec![turn; 101], ..ChatContext::default() },
         ];
         for context in contexts {
@@ -167,10 +285,64 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_is_not_there_yet_and_another_mode_never_will_be() {
-        let with = |mode: &str| ChatRequest { execution_mode: mode.to_owned(), ..asking("hi") };
-        assert!(matches!(refused(with("plan")), Error::PlanMode));
-        assert!(matches!(refused(with("PLAN")), Error::Invalid(_)));
-        assert!(Question::read(with("direct"), &Config::default()).is_ok());
+    fn an_answer_may_be_shorter_than_the_limit_and_not_longer() {
+        let of = |max_tokens| {
+            Question::read(ChatRequest { max_tokens, ..asking("hi") }, &Config::default())
+                .map(|question| question.max_tokens)
+                .ok()
+        };
+        assert_eq!(
+            [of(0), of(1), of(2048), of(2049), of(-1)],
+            [Some(None), Some(Some(1)), Some(Some(2048)), None, None]
+        );
+    }
+
+    #[test]
+    fn a_request_becomes_an_answer_a_plan_or_a_step() {
+        let with = |mode: &str, template: &str| {
+            let (execution_mode, prompt_template) = (mode.to_owned(), template.to_owned());
+            ChatRequest { execution_mode, prompt_template, ..asking("hi") }
+        };
+        let mode = |request| Question::read(request, &Config::default()).map(|question| question.mode).ok();
+        assert!(matches!(mode(with("", "")), Some(Mode::Direct)));
+        assert!(matches!(mode(with("direct", "")), Some(Mode::Direct)));
+        assert!(matches!(mode(with("plan", "")), Some(Mode::Plan)));
+        assert!(matches!(mode(with("", "day_plan")), Some(Mode::Step(template)) if template.id == "day_plan"));
+        for (mode, template) in [("PLAN", ""), ("plan", "day_plan"), ("", "planner"), ("", "DAY_PLAN")] {
+            assert!(matches!(refused(with(mode, template)), Error::Invalid(_)), "{mode} {template}");
+        }
+    }
+
+    #[test]
+    fn a_pipeline_has_two_to_five_agents_and_nobody_beside_it() {
+        let of = |count: usize| ChatRequest { pipeline: vec!["task_agent".to_owned(); count], ..asking("hi") };
+        for count in [0, 2, 5] {
+            assert_eq!(Question::read(of(count), &Config::default()).unwrap().pipeline.len(), count);
+        }
+        let beside = ChatRequest { agent: "task_agent".to_owned(), ..of(2) };
+        let planned = ChatRequest { execution_mode: "plan".to_owned(), ..of(2) };
+        for request in [of(1), of(6), beside, planned] {
+            assert!(matches!(refused(request), Error::Invalid(_)));
+        }
+    }
+
+    #[test]
+    fn a_step_takes_the_variables_of_its_template() {
+        let with = |template: &str, variables: Value| {
+            let Value::Object(variables) = variables else { panic!("an object") };
+            let (prompt_template, variables) = (template.to_owned(), Some(json::message(variables)));
+            ChatRequest { prompt_template, variables, ..asking("hi") }
+        };
+        let focus = with("weekly_report", serde_json::json!({"focus": "boats"}));
+        assert_eq!(Question::read(focus, &Config::default()).unwrap().variables["focus"], "boats");
+        for (template, variables) in [
+            ("weekly_report", serde_json::json!({"CANARY": 1})),
+            ("weekly_report", serde_json::json!({"focus": ["CANARY"]})),
+            ("weekly_report", serde_json::json!({"focus": "CANARY".repeat(2_000)})),
+            ("day_plan", serde_json::json!({"focus": "CANARY"})),
+            ("", serde_json::json!({"focus": "CANARY"})),
+        ] {
+            assert!(!refused(with(template, variables)).to_string().contains("CANARY"));
+        }
     }
 }

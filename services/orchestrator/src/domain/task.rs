@@ -2,6 +2,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::domain::record::{Fields, Record, as_text};
+
 /// Table of the client's tasks.
 pub const TASKS: &str = "tasks";
 /// Table of the client's comments on tasks.
@@ -65,30 +67,32 @@ impl Task {
     ///
     /// # Errors
     /// What is wrong with which field, without repeating its value.
-    pub fn read(mut fields: Map<String, Value>) -> Result<Task, String> {
-        let mut take = |name: &str| fields.remove(name).filter(|value| !is_blank(value));
-        let id = take("id").filter(is_id).ok_or("id must be text or a whole number")?;
+    pub fn read(fields: Map<String, Value>) -> Result<Task, String> {
+        let mut fields = Fields(fields);
         Ok(Task {
-            id,
-            title: text(take("title"), "title")?,
-            description: text(take("description"), "description")?,
-            status: named(take("status"), "status must be todo, in_progress or done")?,
-            priority: named(take("priority"), "priority must be high, medium or low")?,
-            assignees: take("assignees").map_or_else(|| "[]".to_owned(), as_text),
-            due_date: due_date(take("due_date"))?,
-            is_ai_suggested: flag(take("is_ai_suggested"), "is_ai_suggested", false)?,
-            is_approved: flag(take("is_approved"), "is_approved", true)?,
-            comments: comments(take("comments"))?,
+            id: fields.id("id")?,
+            title: fields.text("title")?,
+            description: fields.text("description")?,
+            status: fields.named("status", "status must be todo, in_progress or done")?,
+            priority: fields.named("priority", "priority must be high, medium or low")?,
+            assignees: fields.take("assignees").map_or_else(|| "[]".to_owned(), as_text),
+            due_date: fields.date("due_date")?,
+            is_ai_suggested: fields.flag("is_ai_suggested", false)?,
+            is_approved: fields.flag("is_approved", true)?,
+            comments: comments(fields.take("comments"))?,
         })
     }
+}
 
-    /// The id as text, however it was sent.
-    pub fn id_text(&self) -> String {
-        as_text(self.id.clone())
+impl Record for Task {
+    const TABLE: &'static str = TASKS;
+
+    fn id(&self) -> &Value {
+        &self.id
     }
 
-    /// All fields but the comments, as the client's table has them. No due date is null.
-    pub fn record(&self) -> Map<String, Value> {
+    /// All fields but the comments. No due date is null.
+    fn record(&self) -> Map<String, Value> {
         let fields = json!({
             "id": self.id,
             "title": self.title,
@@ -104,55 +108,6 @@ impl Task {
             Value::Object(fields) => fields,
             _ => Map::new(),
         }
-    }
-}
-
-/// A JSON value as text; text itself without quotes.
-pub fn as_text(value: Value) -> String {
-    match value {
-        Value::String(text) => text,
-        other => other.to_string(),
-    }
-}
-
-fn is_blank(value: &Value) -> bool {
-    value.is_null() || value.as_str().is_some_and(str::is_empty)
-}
-
-fn is_id(value: &Value) -> bool {
-    value.is_string() || value.is_i64()
-}
-
-fn text(value: Option<Value>, name: &str) -> Result<String, String> {
-    match value {
-        None => Ok(String::new()),
-        Some(Value::String(text)) => Ok(text),
-        Some(_) => Err(format!("{name} must be text")),
-    }
-}
-
-fn named<T: Default + for<'de> Deserialize<'de>>(value: Option<Value>, otherwise: &str) -> Result<T, String> {
-    // serde's own error would repeat the value.
-    value.map_or_else(|| Ok(T::default()), |value| serde_json::from_value(value).map_err(|_| otherwise.to_owned()))
-}
-
-/// `-1` is how clients without null write "none".
-fn due_date(value: Option<Value>) -> Result<Option<i64>, String> {
-    let Some(value) = value else { return Ok(None) };
-    let ms = value.as_i64().ok_or("due_date must be a whole number of ms since 1970, or -1")?;
-    Ok((ms != -1).then_some(ms))
-}
-
-/// Clients keep flags as booleans or as 0 and 1, with -1 for unknown.
-fn flag(value: Option<Value>, name: &str, default: bool) -> Result<bool, String> {
-    match value {
-        None => Ok(default),
-        Some(Value::Bool(flag)) => Ok(flag),
-        Some(value) => match value.as_i64() {
-            Some(-1) => Ok(default),
-            Some(number @ (0 | 1)) => Ok(number == 1),
-            _ => Err(format!("{name} must be true, false, 0, 1 or -1")),
-        },
     }
 }
 

@@ -54,6 +54,20 @@ impl Dialect {
         url
     }
 
+    /// Where texts are made into vectors; None: nobody who speaks this does that.
+    pub fn embedding_url(self, base: &Url, model: &str) -> Option<Url> {
+        let mut url = base.clone();
+        let mut path = url.path_segments_mut().ok()?;
+        path.pop_if_empty();
+        match self {
+            Dialect::OpenAi(_) => path.push("embeddings"),
+            Dialect::Anthropic => return None,
+            Dialect::Gemini => path.extend(["models", &format!("{model}:batchEmbedContents")]),
+        };
+        drop(path);
+        Some(url)
+    }
+
     /// The headers of every request; None if the key holds what no header may.
     pub fn headers(self, key: Option<&str>) -> Option<HeaderMap> {
         let mut headers = HeaderMap::new();

@@ -22,6 +22,9 @@ pub enum ModelError {
         /// The setting that holds it.
         key: &'static str,
     },
+    /// The same of a key of the caller's own.
+    #[error("the provider refused your key; check it, its rights and its balance")]
+    RefusedOwnKey,
     /// 429 or 529, or 503: the operator's limit at the provider is used up, or the provider has too much to do.
     #[error("the model's provider is busy; try again in a moment")]
     Busy {
@@ -82,7 +85,7 @@ impl ModelError {
             ModelError::Interrupted(_) => Reason::ProviderStreamInterrupted,
             ModelError::Left => Reason::Cancelled,
             ModelError::UnknownModel => Reason::InvalidArgument,
-            ModelError::NotConfigured { .. } => Reason::FailedPrecondition,
+            ModelError::NotConfigured { .. } | ModelError::RefusedOwnKey => Reason::FailedPrecondition,
             ModelError::RefusedKey { .. }
             | ModelError::Busy { .. }
             | ModelError::Unreachable
@@ -92,12 +95,38 @@ impl ModelError {
         }
     }
 
+    /// Whether another provider may have what this one has not: it could not be reached, failed, was busy or silent.
+    pub fn is_the_providers(&self) -> bool {
+        matches!(
+            self,
+            ModelError::Unreachable | ModelError::Failed { .. } | ModelError::Busy { .. } | ModelError::TimedOut
+        )
+    }
+
+    /// The word for it that clients may read: what is wrong with a key or a connection.
+    pub fn problem(&self) -> &'static str {
+        match self {
+            ModelError::RefusedKey { .. } | ModelError::RefusedOwnKey | ModelError::NotConfigured { .. } => {
+                "key_refused"
+            }
+            ModelError::UnknownModel | ModelError::Rejected { status: 404, .. } => "unknown_model",
+            ModelError::Rejected { code, .. } if code.contains("model") => "unknown_model",
+            ModelError::Busy { .. } => "rate_limited",
+            ModelError::TimedOut | ModelError::Interrupted(Break::Silence) => "timed_out",
+            ModelError::Unreachable | ModelError::Failed { .. } | ModelError::Interrupted(Break::Cut | Break::Told) => {
+                "unreachable"
+            }
+            ModelError::Left => "left",
+            ModelError::Rejected { .. } | ModelError::TooLong | ModelError::Interrupted(_) => "malformed",
+        }
+    }
+
     /// The word for it in metrics.
     pub fn label(&self) -> &'static str {
         match self {
             ModelError::UnknownModel => "unknown_model",
             ModelError::NotConfigured { .. } => "not_configured",
-            ModelError::RefusedKey { .. } => "refused_key",
+            ModelError::RefusedKey { .. } | ModelError::RefusedOwnKey => "refused_key",
             ModelError::Busy { .. } => "busy",
             ModelError::Unreachable => "unreachable",
             ModelError::Failed { .. } => "failed",

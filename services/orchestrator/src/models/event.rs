@@ -1,4 +1,5 @@
 //! What an answer is made of, whatever the dialect.
+use crate::models::usage::about;
 use crate::models::{ToolCall, Usage};
 
 /// One piece of an answer, in the order in which it came. It has no `Debug`: it holds what models write.
@@ -20,6 +21,20 @@ pub enum Event {
     Finish(Finish),
     /// Nothing more comes.
     End,
+}
+
+impl Event {
+    /// About how many tokens the model wrote for it.
+    pub fn tokens(&self) -> i64 {
+        match self {
+            Event::Text(text) | Event::Reasoning(text) => about(text),
+            Event::Fragment(fragment) => {
+                about(fragment.name.as_deref().unwrap_or_default()) + about(&fragment.arguments)
+            }
+            Event::Call(call) => about(&call.name) + about(&call.arguments),
+            Event::Declined | Event::Usage(_) | Event::Finish(_) | Event::End => 0,
+        }
+    }
 }
 
 /// A fragment of a tool call.

@@ -81,7 +81,8 @@ async fn exchange(vendor: &str, model: &str, case: &str, transcript: &Transcript
     let (create, list) = tools();
     let tools = [&create, &list];
     let tools: &[&ToolSpec] = if case == "tool_call" { &tools } else { &[] };
-    let call = Call { model, messages: &messages, tools, may_call: true, output_tokens: 256, choices: &[] };
+    let call =
+        Call { model, messages: &messages, tools, may_call: true, output_tokens: 256, aim: crate::models::Aim::Answer };
     let (sender, mut pieces) = mpsc::channel(64);
     let reader = Some(sender).filter(|_| !PLAIN.contains(&case));
     let mut speaker = reader.map_or_else(Speaker::collecting, Speaker::telling);

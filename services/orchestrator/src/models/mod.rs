@@ -6,6 +6,7 @@ mod anthropic;
 mod assembly;
 mod body;
 mod dialect;
+pub mod embedding;
 pub mod error;
 mod event;
 mod gemini;
@@ -17,17 +18,22 @@ pub mod provider;
 mod refusal;
 pub mod speaker;
 mod turns;
-mod usage;
+pub mod usage;
 pub mod vendor;
 
 use std::time::Instant;
 
+use serde::Serialize;
 use serde_json::Value;
 use weft_core::Clock;
+use weft_runtime::outbound::{self, Client, Networks, Reach};
 
 use crate::config::Config;
 use crate::domain::model::OFFLINE;
 use crate::error::Error;
+use crate::keys::OwnKey;
+use crate::models::embedding::Texts;
+use crate::plans::Template;
 pub use error::{Break, ModelError};
 pub use event::Finish;
 use offline::Offline;
@@ -104,9 +110,32 @@ pub struct Call<'a> {
     pub may_call: bool,
     /// Most tokens it may say.
     pub output_tokens: u32,
-    /// What the answer has to be one of; empty: anything. The prompt says so too: a provider's model reads that,
-    /// the built-in one reads this.
-    pub choices: &'a [Choice<'a>],
+    /// What it is for.
+    pub aim: Aim<'a>,
+}
+
+/// What a call is for. The prompt says so too: a provider's model reads that, the built-in one reads this.
+#[derive(Clone, Copy)]
+pub enum Aim<'a> {
+    /// To answer, perhaps with tools.
+    Answer,
+    /// To say one of these words and nothing else.
+    Choose(&'a [Choice<'a>]),
+    /// To plan steps, with these templates.
+    Plan(&'a [&'static Template]),
+    /// To do the step of a plan that this template is for.
+    Step(&'static Template),
+    /// To make one answer of what was said before.
+    Join(&'a [Said]),
+}
+
+/// What an agent said for the next ones to build on.
+#[derive(Serialize)]
+pub struct Said {
+    /// The agent.
+    pub agent: String,
+    /// Its answer.
+    pub response: String,
 }
 
 /// What a model said to one request. What it used is in the speaker's [`Meter`], which knows it of a failed one too.
@@ -128,6 +157,9 @@ pub struct Models {
     /// In the order of [`VENDORS`]; None where the operator has no account.
     providers: Vec<Option<Provider>>,
     offline: Offline,
+    /// Reaches who users name.
+    public: Client,
+    config: Config,
 }
 
 impl Models {
@@ -139,7 +171,16 @@ impl Models {
         let provider =
             |(at, vendor)| config.account(at).map(|account| Provider::new(vendor, account, config)).transpose();
         let providers = VENDORS.iter().enumerate().map(provider).collect::<Result<_, _>>()?;
-        Ok(Models { providers, offline: Offline::new(clock) })
+        let public = public(config, &Networks::default())?;
+        Ok(Models { providers, offline: Offline::new(clock), public, config: config.clone() })
+    }
+
+    /// The same, where users' own keys may lead to these networks too.
+    ///
+    /// # Errors
+    /// [`Error::Outbound`] if TLS cannot be set up.
+    pub fn allowing(self, networks: &Networks) -> Result<Models, Error> {
+        Ok(Models { public: public(&self.config, networks)?, ..self })
     }
 
     /// Names of the providers that can be asked.
@@ -153,6 +194,11 @@ impl Models {
     /// [`ModelError::UnknownModel`], or [`ModelError::NotConfigured`] if others have a key and its provider has none.
     pub fn answering<'a>(&self, model: &'a str) -> Result<&'a str, ModelError> {
         Ok(self.provider(model)?.map_or(OFFLINE, |_| model))
+    }
+
+    /// Whose key of ours a model is asked over; None: it cannot be asked, or the built-in one answers for it.
+    pub fn provider_of(&self, model: &str) -> Option<&'static str> {
+        self.provider(model).ok().flatten().map(|(provider, _)| provider.name())
     }
 
     /// Asks a model. Text goes to the speaker as it comes, and what it used to the speaker's meter.
@@ -169,16 +215,104 @@ impl Models {
         outcome
     }
 
+    /// Whose own key a call for this model would go over; None: nobody's.
+    pub fn own_vendor(model: &str) -> Option<&'static str> {
+        if model == OFFLINE { None } else { vendor::of_own_key(model).map(|(vendor, _)| vendor.name) }
+    }
+
+    /// Asks a model over a key of the caller's own, as [`Models::ask`] does.
+    ///
+    /// # Errors
+    /// Why there is no complete answer; the speaker may have said a part of one.
+    pub async fn ask_over(
+        &self,
+        key: &OwnKey,
+        call: &Call<'_>,
+        speaker: &mut Speaker,
+    ) -> Result<Completion, ModelError> {
+        let (provider, model) = self.over(key, call.model)?;
+        let (begun, answered_before) = (Instant::now(), speaker.meter().answers().len());
+        let outcome = provider.ask(call, model, speaker).await.map_err(of_own_key);
+        measure(label(key, call.model), begun, &outcome, &speaker.meter().answers()[answered_before..]);
+        outcome
+    }
+
+    /// Makes vectors of texts, as [`Models::ask`] asks.
+    ///
+    /// # Errors
+    /// Why there are none.
+    pub async fn embed(&self, model: &str, texts: Texts<'_>, meter: &Meter) -> Result<Vec<Vec<f32>>, ModelError> {
+        let Some((provider, own)) = self.provider(model)? else {
+            let dimensions = texts.dimensions.unwrap_or(embedding::offline::DIMENSIONS);
+            return Ok(texts.texts.iter().map(|text| embedding::offline::embed(text, dimensions)).collect());
+        };
+        let begun = Instant::now();
+        let outcome = provider.embed(texts, own, meter).await;
+        measure_vectors(model, begun, &outcome, meter);
+        outcome
+    }
+
+    /// The same over a key of the caller's own.
+    ///
+    /// # Errors
+    /// Why there are none.
+    pub async fn embed_over(
+        &self,
+        key: &OwnKey,
+        model: &str,
+        texts: Texts<'_>,
+        meter: &Meter,
+    ) -> Result<Vec<Vec<f32>>, ModelError> {
+        let (provider, own) = self.over(key, model)?;
+        let begun = Instant::now();
+        let outcome = provider.embed(texts, own, meter).await.map_err(of_own_key);
+        measure_vectors(label(key, model), begun, &outcome, meter);
+        outcome
+    }
+
+    /// Who is asked over a key, and under which name the model is known there.
+    fn over<'a>(&self, key: &OwnKey, model: &'a str) -> Result<(Provider, &'a str), ModelError> {
+        let (vendor, model) = vendor::of_own_key(model).ok_or(ModelError::UnknownModel)?;
+        if vendor.name != key.provider {
+            return Err(ModelError::UnknownModel);
+        }
+        let operators = self.providers.iter().flatten().find(|provider| provider.name() == vendor.name);
+        Ok((Provider::own(vendor, key, &self.public, operators, &self.config)?, model))
+    }
+
     /// Who has a model, and under which name; None: the built-in one answers.
     fn provider<'a>(&self, model: &'a str) -> Result<Option<(&Provider, &'a str)>, ModelError> {
         if model == OFFLINE || self.providers.iter().all(Option::is_none) {
             return Ok(None);
+        }
+        // Without the key that says where it is, it is nowhere.
+        if vendor::is_compatible(model) {
+            return Err(ModelError::UnknownModel);
         }
         let takes_any = |at: usize| self.providers[at].as_ref().is_some_and(Provider::takes_any_model);
         let target = vendor::target(model, takes_any).ok_or(ModelError::UnknownModel)?;
         let missing = ModelError::NotConfigured { key: VENDORS[target.vendor].key };
         self.providers[target.vendor].as_ref().map(|provider| Some((provider, target.model))).ok_or(missing)
     }
+}
+
+fn public(config: &Config, allowed: &Networks) -> Result<Client, Error> {
+    Ok(outbound::client(Reach::Public, allowed, provider::client_builder(config))?)
+}
+
+/// A refused key is the caller's own, and not the operator's trouble.
+fn of_own_key(error: ModelError) -> ModelError {
+    if let ModelError::RefusedKey { .. } = error { ModelError::RefusedOwnKey } else { error }
+}
+
+/// A model's name in metrics and logs. At a user's own server it is the user's, and not repeated.
+fn label<'a>(key: &OwnKey, model: &'a str) -> &'a str {
+    if key.provider == vendor::COMPATIBLE.name { vendor::COMPATIBLE.name } else { model }
+}
+
+fn measure_vectors(model: &str, begun: Instant, outcome: &Result<Vec<Vec<f32>>, ModelError>, meter: &Meter) {
+    let outcome = outcome.as_ref().map(|_| Completion::default()).map_err(Clone::clone);
+    measure(model, begun, &outcome, &meter.answers());
 }
 
 /// A failed answer costs too, so its tokens count as well.

@@ -4,20 +4,23 @@ use std::time::Duration;
 use bytes::Bytes;
 use eventsource_stream::{EventStreamError, Eventsource};
 use futures_util::{Stream, StreamExt};
-use reqwest::header::{ACCEPT, CONTENT_TYPE};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap};
 use reqwest::{Response, Url};
 use secrecy::ExposeSecret;
 use tokio::time::{Instant, timeout_at};
+use weft_runtime::outbound::{self, Client, Networks, Reach};
 
 use crate::config::{Account, Config};
 use crate::error::Error;
+use crate::keys::OwnKey;
 use crate::models::assembly::Assembly;
 use crate::models::body::{bounded, collect};
 use crate::models::dialect::Dialect;
+use crate::models::embedding::{self, Texts};
 use crate::models::event::Event;
 use crate::models::openai::Cap;
 use crate::models::vendor::Vendor;
-use crate::models::{Break, Call, Completion, ModelError, Speaker, refusal};
+use crate::models::{Break, Call, Completion, Meter, ModelError, Speaker, refusal};
 
 /// Pauses before the retries, where the provider does not say how long.
 const RETRY_PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_millis(600)];
@@ -25,12 +28,20 @@ const RETRY_PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_
 const RETRY_PAUSE_MOST: Duration = Duration::from_secs(2);
 /// So much of a refusal is read.
 const REFUSAL_BYTES: usize = 16 * 1024;
+/// A reader has left: what has already arrived is still counted. It is all here when nothing comes for this long …
+const ARRIVED_SILENCE: Duration = Duration::from_millis(2);
+/// … or after this time, whatever still comes.
+const ARRIVED_MOST: Duration = Duration::from_millis(100);
+
+/// Largest answer with vectors: the most texts, each with 3072 numbers, written out.
+const VECTORS_BYTES_MOST: usize = 32 * 1024 * 1024;
 
 /// A provider.
 pub struct Provider {
     vendor: &'static Vendor,
     dialect: Dialect,
-    http: reqwest::Client,
+    http: Client,
+    headers: HeaderMap,
     base: Url,
     takes_any_model: bool,
     first_byte: Duration,
@@ -56,26 +67,56 @@ impl Provider {
         let base = base.filter(|url| matches!(url.scheme(), "http" | "https")).ok_or(unusable)?;
         let key = account.key.as_ref().map(|key| key.expose_secret().trim());
         let unsendable = Error::Config { key: vendor.key, problem: "holds a character that no key has" };
-        // The process normally installs it; a test may not have.
-        let _installed = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder()
-            .connect_timeout(Duration::from_millis(config.weft_model_connect_ms))
-            .default_headers(dialect.headers(key).ok_or(unsendable)?)
-            // A redirect would carry the user's words somewhere the operator did not name.
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(Error::Client)?;
-        Ok(Provider {
+        let headers = dialect.headers(key).ok_or(unsendable)?;
+        let http = outbound::client(Reach::Operator, &Networks::default(), client_builder(config))?;
+        Ok(Provider::made(vendor, dialect, (http, headers), dialect.versioned(base), takes_any_model, config))
+    }
+
+    /// A client that goes over a key of a user's. They may have said whom to ask, who then is asked over `public`; else
+    /// it is whom the operator asks (`operators`), or the vendor.
+    ///
+    /// # Errors
+    /// [`ModelError::RefusedOwnKey`] for a key that cannot be sent.
+    pub fn own(
+        vendor: &'static Vendor,
+        key: &OwnKey,
+        public: &Client,
+        operators: Option<&Provider>,
+        config: &Config,
+    ) -> Result<Provider, ModelError> {
+        let headers = |dialect: Dialect| {
+            dialect.headers(Some(key.secret.expose_secret().trim())).ok_or(ModelError::RefusedOwnKey)
+        };
+        if let (None, Some(Provider { dialect, http, base, takes_any_model, .. })) = (&key.base_url, operators) {
+            let sent = (http.clone(), headers(*dialect)?);
+            return Ok(Provider::made(vendor, *dialect, sent, base.clone(), *takes_any_model, config));
+        }
+        let base = key.base_url.clone().or_else(|| Url::parse(vendor.home).ok()).ok_or(ModelError::UnknownModel)?;
+        let dialect = vendor.dialect;
+        let sent = (public.clone(), headers(dialect)?);
+        Ok(Provider::made(vendor, dialect, sent, dialect.versioned(base), key.base_url.is_some(), config))
+    }
+
+    fn made(
+        vendor: &'static Vendor,
+        dialect: Dialect,
+        (http, headers): (Client, HeaderMap),
+        base: Url,
+        takes_any_model: bool,
+        config: &Config,
+    ) -> Provider {
+        Provider {
             vendor,
             dialect,
             http,
-            base: dialect.versioned(base),
+            headers,
+            base,
             takes_any_model,
             first_byte: Duration::from_millis(config.weft_model_first_byte_ms),
             idle: Duration::from_millis(config.weft_model_idle_ms),
             plain: Duration::from_millis(config.weft_model_plain_ms),
             response_bytes: config.weft_model_response_bytes,
-        })
+        }
     }
 
     /// The vendor's name.
@@ -103,7 +144,13 @@ impl Provider {
         let body = Bytes::from(body);
         let mut pauses = RETRY_PAUSES.into_iter();
         loop {
-            let response = match self.send(url.clone(), body.clone(), streamed, first).await {
+            let left = speaker.left();
+            let sent = tokio::select! {
+                biased;
+                () = left.cancelled() => return Err(ModelError::Left),
+                sent = self.send(url.clone(), body.clone(), streamed, first) => sent,
+            };
+            let response = match sent {
                 Ok(response) => response,
                 Err(error) => match pauses.next().and_then(|usual| pause(&error, usual)) {
                     Some(pause) if Instant::now() + pause < first => {
@@ -121,15 +168,48 @@ impl Provider {
                 read_events(self.dialect, bytes, speaker).await
             } else {
                 let bytes = bounded(response, first, None, self.response_bytes);
-                read_whole(self.dialect, &collect(bytes).await?, speaker).await
+                let whole = tokio::select! {
+                    biased;
+                    () = left.cancelled() => return Err(ModelError::Left),
+                    whole = collect(bytes) => whole?,
+                };
+                read_whole(self.dialect, &whole, speaker).await
             };
         }
+    }
+
+    /// Makes vectors of texts with the model that the provider calls `model`.
+    ///
+    /// # Errors
+    /// Why there are none; [`ModelError::UnknownModel`] if nobody who speaks this dialect makes any.
+    pub async fn embed(&self, texts: Texts<'_>, model: &str, meter: &Meter) -> Result<Vec<Vec<f32>>, ModelError> {
+        let until = Instant::now() + self.plain;
+        let body = embedding::body(self.dialect, texts, model).map(Bytes::from);
+        let (url, body) = self.dialect.embedding_url(&self.base, model).zip(body).ok_or(ModelError::UnknownModel)?;
+        let mut pauses = RETRY_PAUSES.into_iter();
+        let response = loop {
+            match self.send(url.clone(), body.clone(), false, until).await {
+                Ok(response) => break response,
+                Err(error) => match pauses.next().and_then(|usual| pause(&error, usual)) {
+                    Some(pause) if Instant::now() + pause < until => tokio::time::sleep(pause).await,
+                    _ => return Err(error),
+                },
+            }
+        };
+        meter.begin();
+        let bytes = collect(bounded(response, until, None, VECTORS_BYTES_MOST)).await?;
+        let answer = embedding::read(self.dialect, &bytes, texts.texts.len())?;
+        meter.set(answer.usage);
+        Ok(answer.vectors)
     }
 
     /// One request; the answer's body is not read yet.
     async fn send(&self, url: Url, body: Bytes, streamed: bool, first: Instant) -> Result<Response, ModelError> {
         let accept = if streamed { "text/event-stream, application/json" } else { "application/json" };
-        let request = self.http.post(url).header(CONTENT_TYPE, "application/json").header(ACCEPT, accept).body(body);
+        // An address inside is nobody that can be reached.
+        let request = self.http.post(url).map_err(|_| ModelError::Unreachable)?;
+        let request = request.header(CONTENT_TYPE, "application/json").header(ACCEPT, accept);
+        let request = request.headers(self.headers.clone()).body(body);
         let response = match timeout_at(first, request.send()).await {
             Err(_) => return Err(ModelError::TimedOut),
             Ok(Err(error)) if error.is_connect() => return Err(ModelError::Unreachable),
@@ -144,6 +224,11 @@ impl Provider {
         let body = collect(bounded(response, first, None, REFUSAL_BYTES)).await.unwrap_or_default();
         Err(refusal::read(status, &headers, &body, self.vendor.key))
     }
+}
+
+/// What every client of a provider is made of.
+pub fn client_builder(config: &Config) -> reqwest::ClientBuilder {
+    reqwest::Client::builder().connect_timeout(Duration::from_millis(config.weft_model_connect_ms))
 }
 
 /// How long to wait before the same request may go better; None: it will not, or not soon.
@@ -164,44 +249,87 @@ fn is_event_stream(response: &Response) -> bool {
 }
 
 async fn read_whole(dialect: Dialect, body: &[u8], speaker: &mut Speaker) -> Result<Completion, ModelError> {
-    let mut assembly = Assembly::default();
+    let mut answer = Answer::new(dialect, speaker.meter().clone());
     for event in dialect.whole(body)? {
-        assembly.add(event)?;
+        answer.add(event)?;
     }
-    speaker.meter().set(assembly.usage());
-    let whole = assembly.complete()?;
+    let whole = answer.assembly.complete()?;
     speaker.say(&whole.text).await?;
     Ok(whole)
 }
 
-/// Reads server-sent events as they come.
+/// Reads server-sent events as they come. What arrived before a reader left is counted, though nobody reads it.
 async fn read_events(
     dialect: Dialect,
     bytes: impl Stream<Item = Result<Bytes, ModelError>>,
     speaker: &mut Speaker,
 ) -> Result<Completion, ModelError> {
     let mut events = std::pin::pin!(bytes.eventsource());
-    let mut assembly = Assembly::default();
-    while let Some(event) = events.next().await {
-        let event = match event {
-            Ok(event) => event,
-            // The answer was complete; only its formal end is missing.
-            Err(_) if assembly.is_finished() => break,
-            Err(EventStreamError::Transport(error)) => return Err(error),
-            Err(_) => return Err(ModelError::Interrupted(Break::Malformed)),
+    let mut answer = Answer::new(dialect, speaker.meter().clone());
+    let left = speaker.left();
+    loop {
+        let event = tokio::select! {
+            biased;
+            () = left.cancelled() => None,
+            event = events.next() => Some(event),
         };
-        let mut is_end = false;
-        for event in dialect.chunk(event.data.as_bytes())? {
-            is_end |= matches!(event, Event::End);
-            let text = assembly.add(event)?;
-            speaker.meter().set(assembly.usage());
-            speaker.say(&text).await?;
+        let Some(event) = event else { break };
+        let Some(text) = answer.next(event)? else { return answer.assembly.complete() };
+        match speaker.say(&text).await {
+            Err(ModelError::Left) => break,
+            said => said?,
         }
-        if is_end {
+    }
+    let until = Instant::now() + ARRIVED_MOST;
+    while let Ok(event) = timeout_at(until.min(Instant::now() + ARRIVED_SILENCE), events.next()).await {
+        if answer.next(event)?.is_none() {
             break;
         }
     }
-    assembly.complete()
+    Err(ModelError::Left)
+}
+
+/// An answer that is being read, and counted as it is.
+struct Answer {
+    dialect: Dialect,
+    assembly: Assembly,
+    meter: Meter,
+}
+
+/// What a stream of server-sent events gives.
+type Sent = Option<Result<eventsource_stream::Event, EventStreamError<ModelError>>>;
+
+impl Answer {
+    fn new(dialect: Dialect, meter: Meter) -> Answer {
+        Answer { dialect, assembly: Assembly::default(), meter }
+    }
+
+    /// The text in the next event; None at the end.
+    fn next(&mut self, event: Sent) -> Result<Option<String>, ModelError> {
+        let event = match event {
+            None => return Ok(None),
+            Some(Ok(event)) => event,
+            // The answer was complete; only its formal end is missing.
+            Some(Err(_)) if self.assembly.is_finished() => return Ok(None),
+            Some(Err(EventStreamError::Transport(error))) => return Err(error),
+            Some(Err(_)) => return Err(ModelError::Interrupted(Break::Malformed)),
+        };
+        let mut said = String::new();
+        for event in self.dialect.chunk(event.data.as_bytes())? {
+            if matches!(event, Event::End) {
+                return Ok(None);
+            }
+            said.push_str(&self.add(event)?);
+        }
+        Ok(Some(said))
+    }
+
+    fn add(&mut self, event: Event) -> Result<String, ModelError> {
+        self.meter.deliver(event.tokens());
+        let text = self.assembly.add(event)?;
+        self.meter.set(self.assembly.usage());
+        Ok(text)
+    }
 }
 
 #[cfg(test)]

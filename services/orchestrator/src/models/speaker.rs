@@ -1,11 +1,15 @@
 //! Where a model's words go while it is still speaking.
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::models::{Meter, ModelError};
 
 /// Collects what is said and passes it on if somebody listens. What was passed on, joined, is what was collected.
 pub struct Speaker {
     listener: Option<mpsc::Sender<String>>,
+    is_telling: bool,
+    finishes: bool,
+    left: CancellationToken,
     said: String,
     paused: bool,
     meter: Meter,
@@ -14,22 +18,55 @@ pub struct Speaker {
 impl Speaker {
     /// Nobody listens; the whole is wanted at the end.
     pub fn collecting() -> Speaker {
-        Speaker { listener: None, said: String::new(), paused: false, meter: Meter::default() }
+        Speaker {
+            listener: None,
+            is_telling: false,
+            finishes: false,
+            left: CancellationToken::new(),
+            said: String::new(),
+            paused: false,
+            meter: Meter::default(),
+        }
     }
 
     /// Passes every piece on; a listener that is slow slows the model down.
     pub fn telling(listener: mpsc::Sender<String>) -> Speaker {
-        Speaker { listener: Some(listener), said: String::new(), paused: false, meter: Meter::default() }
+        Speaker { listener: Some(listener), is_telling: true, ..Speaker::collecting() }
     }
 
-    /// Whether somebody listens.
+    /// Stops when this happens: the caller has left.
+    #[must_use]
+    pub fn until(mut self, left: CancellationToken) -> Speaker {
+        self.left = left;
+        self
+    }
+
+    /// Says everything to the end, whether anybody still listens or not.
+    #[must_use]
+    pub fn to_the_end(mut self) -> Speaker {
+        self.finishes = true;
+        self
+    }
+
+    /// Whether what is said is passed on while it comes.
     pub fn is_telling(&self) -> bool {
-        self.listener.is_some()
+        self.is_telling
     }
 
-    /// What was used for what is said.
+    /// Happens when the caller has left and nobody wants the rest.
+    pub fn left(&self) -> CancellationToken {
+        self.left.clone()
+    }
+
+    /// What is used for what is said.
     pub fn meter(&self) -> &Meter {
         &self.meter
+    }
+
+    /// A new call of a model begins, with a meter of its own.
+    pub fn begin_call(&mut self) -> Meter {
+        self.meter = Meter::default();
+        self.meter.clone()
     }
 
     /// Says a piece; nothing is nothing.
@@ -63,10 +100,12 @@ impl Speaker {
 
     async fn pass_on(&mut self, piece: &str) -> Result<(), ModelError> {
         self.said.push_str(piece);
-        match &self.listener {
-            Some(listener) => listener.send(piece.to_owned()).await.map_err(|_| ModelError::Left),
-            None => Ok(()),
+        let Some(listener) = &self.listener else { return Ok(()) };
+        if listener.send(piece.to_owned()).await.is_ok() {
+            return Ok(());
         }
+        self.listener = None;
+        if self.finishes { Ok(()) } else { Err(ModelError::Left) }
     }
 }
 
@@ -97,6 +136,13 @@ mod tests {
     async fn a_listener_that_has_gone_is_noticed() {
         let (sender, pieces) = mpsc::channel(1);
         drop(pieces);
-        assert!(matches!(Speaker::telling(sender).say("hello").await, Err(ModelError::Left)));
+        let mut speaker = Speaker::telling(sender.clone());
+        assert!(matches!(speaker.say("hello").await, Err(ModelError::Left)));
+        let mut finishing = Speaker::telling(sender).to_the_end();
+        for piece in ["hello ", "nobody"] {
+            finishing.say(piece).await.unwrap();
+        }
+        assert!(finishing.is_telling());
+        assert_eq!(finishing.into_said(), "hello nobody");
     }
 }

@@ -42,32 +42,63 @@ pub fn count<'de, D: Deserializer<'de>>(from: D) -> Result<Option<i64>, D::Error
     })
 }
 
-/// What every request of a conversation used. Clones share it: whoever keeps one can read it while the model is still
-/// speaking, after it failed, and after the caller left.
+/// Longest piece that is one token; vendors that stream token by token send no longer ones, save a few.
+const TOKEN_BYTES: usize = 12;
+/// So many bytes of a longer piece are a token.
+const BYTES_PER_TOKEN: usize = 4;
+
+/// About how many tokens a piece of an answer is.
+pub fn about(piece: &str) -> i64 {
+    let tokens = match piece.len() {
+        0 => 0,
+        1..=TOKEN_BYTES => 1,
+        bytes => bytes.div_ceil(BYTES_PER_TOKEN),
+    };
+    i64::try_from(tokens).unwrap_or(i64::MAX)
+}
+
+/// What a call of a model used. Clones share it: whoever keeps one can read it while the model is still speaking, after
+/// it failed, and after the caller left.
 #[derive(Clone, Default)]
-pub struct Meter(Arc<Mutex<Vec<Usage>>>);
+pub struct Meter(Arc<Mutex<Reading>>);
+
+#[derive(Default)]
+struct Reading {
+    answers: Vec<Usage>,
+    delivered: i64,
+}
 
 impl Meter {
     /// A provider begins to answer.
     pub fn begin(&self) {
-        self.with(|answers| answers.push(Usage::default()));
+        self.with(|reading| reading.answers.push(Usage::default()));
     }
 
     /// What is known of the answer that began last.
     pub fn set(&self, usage: Usage) {
-        self.with(|answers| {
-            if let Some(last) = answers.last_mut() {
+        self.with(|reading| {
+            if let Some(last) = reading.answers.last_mut() {
                 *last = usage;
             }
         });
     }
 
-    /// One entry a request that a provider began to answer, oldest first: each round of tools has its own.
-    pub fn answers(&self) -> Vec<Usage> {
-        self.with(|answers| answers.clone())
+    /// About so many more tokens of the answer arrived.
+    pub fn deliver(&self, tokens: i64) {
+        self.with(|reading| reading.delivered = reading.delivered.saturating_add(tokens));
     }
 
-    fn with<T>(&self, act: impl FnOnce(&mut Vec<Usage>) -> T) -> T {
+    /// About how many tokens of the answer arrived, whoever they were for.
+    pub fn delivered(&self) -> i64 {
+        self.with(|reading| reading.delivered)
+    }
+
+    /// One entry a request that a provider began to answer, oldest first.
+    pub fn answers(&self) -> Vec<Usage> {
+        self.with(|reading| reading.answers.clone())
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut Reading) -> T) -> T {
         act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -95,6 +126,15 @@ mod tests {
             ("{\"tokens\":1e300}", Some(i64::MAX)),
         ] {
             assert_eq!(serde_json::from_str::<Counted>(json).unwrap().tokens, tokens, "{json}");
+        }
+    }
+
+    #[test]
+    fn a_word_is_a_token_and_a_sentence_is_several() {
+        for (piece, tokens) in
+            [("", 0), ("w0", 1), (" w1999", 1), ("🙂🙂🙂", 1), (&"x".repeat(13), 4), (&"x".repeat(400), 100)]
+        {
+            assert_eq!(about(piece), tokens, "{piece}");
         }
     }
 

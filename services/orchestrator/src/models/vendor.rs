@@ -36,7 +36,7 @@ pub static VENDORS: [Vendor; 4] = [
         url: "OPENAI_BASE_URL",
         home: "https://api.openai.com/v1",
         dialect: Dialect::OpenAi(Cap::MaxCompletionTokens),
-        prefixes: &["gpt-", "chatgpt-", "o1", "o3", "o4"],
+        prefixes: &["gpt-", "chatgpt-", "o1", "o3", "o4", "text-embedding-"],
     },
     Vendor {
         name: "anthropic",
@@ -63,6 +63,28 @@ pub static VENDORS: [Vendor; 4] = [
         prefixes: &["grok-"],
     },
 ];
+
+/// Any server of a user's own that speaks OpenAI's dialect; its models are `compatible/<name>`.
+pub static COMPATIBLE: Vendor =
+    Vendor { name: "compatible", key: "", url: "", home: "", dialect: Dialect::OpenAi(Cap::MaxTokens), prefixes: &[] };
+
+/// The vendor of this name, for which users may have keys of their own.
+pub fn named(name: &str) -> Option<&'static Vendor> {
+    VENDORS.iter().chain([&COMPATIBLE]).find(|vendor| vendor.name == name)
+}
+
+/// Whether this is a model of a server of a user's own.
+pub fn is_compatible(model: &str) -> bool {
+    matches!(model.split_once('/'), Some((name, _)) if name == COMPATIBLE.name)
+}
+
+/// Whose own key a call for this model goes over, and under which name the model is known there.
+pub fn of_own_key(model: &str) -> Option<(&'static Vendor, &str)> {
+    match model.split_once('/') {
+        Some((name, own)) if name == COMPATIBLE.name && !own.is_empty() => Some((&COMPATIBLE, own)),
+        _ => target(model, |_| false).map(|target| (&VENDORS[target.vendor], target.model)),
+    }
+}
 
 /// Short names that products use, the vendor, and its own name for the model: those that cost what the manifests say.
 const ALIASES: [(&str, usize, &str); 3] =

@@ -7,6 +7,8 @@ use super::normal::normal;
 use crate::agents::{Agent, answer, classifier};
 use crate::domain::day::Day;
 use crate::models::{Choice, ToolSpec};
+use crate::plans;
+use crate::prompts::Prompt;
 
 /// Of what models are told so many characters in a row do not get out. They are counted in normal form: fewer of them
 /// are found in what anybody might say about tasks.
@@ -89,19 +91,30 @@ pub fn prompts(agents: &[&Agent]) -> Vec<String> {
     let day = Day::of_ms(ANY_DAY_MS);
     let mut prompts: Vec<String> = agents.iter().map(|agent| agent.instructions(day)).collect();
     prompts.push(answer::around(""));
-    let choices: Vec<Choice<'_>> =
-        agents.iter().map(|agent| Choice { name: agent.name, description: agent.description }).collect();
-    // A plan has only some of the agents; in every list of some, neighbours are a pair of these.
-    for (at, first) in choices.iter().enumerate() {
-        prompts.extend(choices[at + 1..].iter().map(|second| classifier::instructions(&[*first, *second])));
-    }
+    prompts.push(Prompt::Synthesis.render(&[]));
+    let names: Vec<String> = agents.iter().map(|agent| agent.name.to_string()).collect();
+    let templates = plans::templates(&names);
+    prompts.extend(templates.iter().map(|template| template.instructions(day)));
+    prompts.extend(templates.iter().map(|template| plans::instructions(&[*template])));
+    prompts.push(plans::instructions(&templates));
+    prompts.extend(neighbours(&templates.iter().map(|template| template.line()).collect::<Vec<_>>()));
+    let choices: Vec<Choice<'_>> = agents.iter().map(|agent| agent.choice()).collect();
+    prompts.extend(choices.iter().map(|choice| classifier::instructions(&[*choice])));
     prompts.push(classifier::instructions(&choices));
+    prompts.extend(neighbours(&choices.iter().map(classifier::line).collect::<Vec<_>>()));
     prompts
+}
+
+/// A plan has only some of the agents: in every list of some, neighbours are a pair of these.
+fn neighbours(lines: &[String]) -> impl Iterator<Item = String> + '_ {
+    let after = |(at, first)| lines[at + 1..].iter().map(move |second| format!("{first}\n{second}"));
+    lines.iter().enumerate().flat_map(after)
 }
 
 /// The tools of an agent as they are sent, and their texts one by one.
 pub fn definitions(agent: &Agent) -> Vec<String> {
-    let specs = || agent.tools.iter().map(|tool| &tool.spec);
+    let (tools, call) = agent.specs();
+    let specs = || tools.iter().copied().chain(&call);
     let mut texts: Vec<String> =
         [written, sorted, named].map(|form| specs().map(form).collect::<Vec<_>>().join(",")).to_vec();
     for spec in specs() {

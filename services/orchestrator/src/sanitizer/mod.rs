@@ -16,13 +16,12 @@ use std::sync::{Arc, OnceLock};
 use prost_types::value::Kind;
 use prost_types::{Struct, Value};
 use tokio::sync::mpsc;
-use weft_product::Products;
-use weft_proto::orchestrator::v1::{ChatResponse, PlanAction};
+use weft_proto::orchestrator::v1::{ChatResponse, ChatUsage, ModelDecision, PlanAction, PlanStep};
 
 use self::automaton::Automaton;
 use self::fingerprints::Fingerprints;
 use self::stream::Stream;
-use crate::agents::{Agent, Registry};
+use crate::agents::{Agent, Registries};
 use crate::error::Error;
 
 /// What an agent answers, before anybody has looked whether it may be told.
@@ -34,9 +33,12 @@ impl Unchecked {
         Unchecked(response)
     }
 
-    /// How many actions the client is to take.
-    pub fn actions(&self) -> usize {
-        self.0.actions.len()
+    /// The same, with what it took and, for who may know, how its model was chosen.
+    #[must_use]
+    pub fn with(mut self, usage: ChatUsage, decision: Option<ModelDecision>) -> Unchecked {
+        self.0.usage = Some(usage);
+        self.0.decision = decision;
+        self
     }
 }
 
@@ -46,22 +48,16 @@ pub struct Sanitizers {
 }
 
 impl Sanitizers {
-    /// Of what these products tell models. Products that have the same agents share theirs.
+    /// Of what these products tell models.
     ///
     /// # Errors
     /// [`Error::Fingerprints`] if they are too many.
-    pub fn new(registry: &Registry, products: &Products) -> Result<Sanitizers, Error> {
-        let mut by_agents: HashMap<Vec<&str>, Arc<Automaton>> = HashMap::new();
+    pub fn new(registries: &Registries) -> Result<Sanitizers, Error> {
         let mut by_product = HashMap::new();
-        for product in products.iter() {
-            let agents: Vec<&Agent> = product.agents.available.iter().filter_map(|name| registry.get(name)).collect();
-            let names = agents.iter().map(|agent| agent.name).collect();
-            let automaton = match by_agents.get(&names) {
-                Some(automaton) => Arc::clone(automaton),
-                None => Arc::new(Automaton::new(Fingerprints::of(&agents).texts())?),
-            };
-            by_agents.insert(names, Arc::clone(&automaton));
-            by_product.insert(product.slug.clone(), automaton);
+        for (product, registry) in registries.iter() {
+            let agents: Vec<&Agent> = registry.all().collect();
+            let automaton = Arc::new(Automaton::new(Fingerprints::of(&agents).texts())?);
+            by_product.insert(product.to_owned(), automaton);
         }
         Ok(Sanitizers { by_product })
     }
@@ -84,9 +80,9 @@ pub struct Sanitizer {
 
 impl Sanitizer {
     /// Says who answers, as soon as it is known.
-    pub fn answered_by(&self, agent: &'static str) {
+    pub fn answered_by(&self, agent: &str) {
         // Only the first one answers.
-        let _known = self.findings.agent.set(agent);
+        let _known = self.findings.agent.set(agent.to_owned());
     }
 
     /// Checks an answer that is told at once.
@@ -105,6 +101,9 @@ impl Sanitizer {
     fn check_actions(&self, mut response: ChatResponse) -> ChatResponse {
         for PlanAction { data, .. } in &mut response.actions {
             data.iter_mut().for_each(|data| self.check_fields(data));
+        }
+        for PlanStep { variables, .. } in &mut response.steps {
+            variables.iter_mut().for_each(|variables| self.check_fields(variables));
         }
         response
     }
@@ -187,7 +186,7 @@ impl Drop for Pieces {
 /// How often something was removed from one answer.
 struct Findings {
     product: String,
-    agent: OnceLock<&'static str>,
+    agent: OnceLock<String>,
     content: AtomicU64,
     action: AtomicU64,
 }
@@ -201,12 +200,11 @@ impl Findings {
 
 impl Drop for Findings {
     fn drop(&mut self) {
-        let agent = self.agent.get().copied().unwrap_or_default();
+        let agent = self.agent.get().cloned().unwrap_or_default();
         let (content, action) = (*self.content.get_mut(), *self.action.get_mut());
         for (field, matches) in [("content", content), ("action", action)] {
             if matches > 0 {
-                let labels =
-                    [("product", self.product.clone()), ("agent", agent.to_owned()), ("field", field.to_owned())];
+                let labels = [("product", self.product.clone()), ("agent", agent.clone()), ("field", field.to_owned())];
                 metrics::counter!("weft_sanitizer_matches_total", &labels).increment(matches);
             }
         }

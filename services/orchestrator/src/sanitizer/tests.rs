@@ -9,33 +9,45 @@ use super::fingerprints::{RUN, definitions, prompts};
 use super::normal::{Escapes, fold, is_invisible};
 use super::stream::MARKER;
 use super::*;
+use crate::agents::Registry;
+use crate::prompts::Prompts;
+use weft_product::Products;
 
 /// One set of agents that some product has.
 struct Known {
     automaton: Arc<Automaton>,
     fingerprints: BTreeSet<String>,
+    /// How many characters fingerprints have.
+    lengths: BTreeSet<usize>,
     /// What models are told.
     sources: Vec<String>,
 }
 
-static KNOWN: LazyLock<Vec<Known>> = LazyLock::new(|| {
-    let registry = Registry::built_in();
-    let mut sets: Vec<Vec<&str>> = Vec::new();
-    for product in Products::builtin().iter() {
-        let existing = product.agents.available.iter().filter_map(|name| registry.get(name)).map(|agent| agent.name);
-        let names: Vec<&str> = existing.collect();
-        if !sets.contains(&names) {
-            sets.push(names);
-        }
+impl Known {
+    /// Whether a fingerprint is in a text in normal form.
+    fn is_in(&self, text: &str) -> bool {
+        let letters: Vec<char> = text.chars().collect();
+        let known = |window: &[char]| self.fingerprints.contains(&window.iter().collect::<String>());
+        self.lengths.iter().any(|&length| letters.windows(length).any(known))
     }
-    sets.iter().map(|names| known(&names.iter().filter_map(|name| registry.get(name)).collect::<Vec<_>>())).collect()
+}
+
+static KNOWN: LazyLock<Vec<Known>> = LazyLock::new(|| {
+    let registries = registries();
+    let of = |(_, registry): (&str, &Registry)| known(&registry.all().collect::<Vec<_>>());
+    registries.iter().filter(|(_, registry)| registry.all().next().is_some()).map(of).collect()
 });
+
+fn registries() -> Registries {
+    Registries::new(&Products::builtin(), &Prompts::default()).unwrap()
+}
 
 fn known(agents: &[&Agent]) -> Known {
     let fingerprints = Fingerprints::of(agents).texts().clone();
     let sources = prompts(agents).into_iter().chain(agents.iter().flat_map(|agent| definitions(agent)));
     Known {
         automaton: Arc::new(Automaton::new(&fingerprints).unwrap()),
+        lengths: fingerprints.iter().map(|fingerprint| fingerprint.chars().count()).collect(),
         fingerprints,
         sources: sources.filter(|source| normal::normal(source).chars().count() >= RUN).collect(),
     }
@@ -64,7 +76,7 @@ fn leaks(known: &Known, text: &str) -> bool {
             escapes.read(letter, at..at + letter.len_utf8(), |letter, _| fold(letter, |part| decoded.push(part)));
         }
         escapes.end(|letter, _| fold(letter, |part| decoded.push(part)));
-        known.fingerprints.iter().any(|fingerprint| written.contains(fingerprint) || decoded.contains(fingerprint))
+        [written, decoded].iter().any(|text| known.is_in(text))
     })
 }
 
@@ -130,7 +142,7 @@ fn every_prompt_and_definition_is_removed_however_it_is_cut() {
                 assert_eq!(told(known, [left, right]), whole, "split at {at}");
             }
             assert_eq!(told(known, letters(&text)), whole);
-            for seed in 0..200 {
+            for seed in 0..60 {
                 let mut dice = Dice(seed);
                 let most = 1 + dice.below(64);
                 assert_eq!(told(known, pieces(&text, &mut dice, most)), whole, "seed {seed}");
@@ -142,8 +154,8 @@ fn every_prompt_and_definition_is_removed_however_it_is_cut() {
 #[test]
 fn no_32_letters_of_a_prompt_in_a_row_get_out() {
     let known = richest();
-    let registry = Registry::built_in();
-    let agents: Vec<&Agent> = registry.list().filter_map(|choice| registry.get(choice.name)).collect();
+    let registries = registries();
+    let agents: Vec<&Agent> = registries.of("adiuva").unwrap().all().collect();
     for prompt in prompts(&agents) {
         let places: Vec<usize> =
             prompt.char_indices().filter(|(_, letter)| letter.is_alphanumeric()).map(|(at, _)| at).collect();
@@ -261,10 +273,10 @@ fn no_more_than_the_longest_open_prefix_is_held_back() {
             waiting = waiting.strip_prefix(&told).expect("what is told is what came").to_owned();
             let held = normal::normal(&waiting);
             assert!(held.len() < longest, "{waiting}");
-            let open = |fingerprint: &String| fingerprint.starts_with(&held);
+            let open = known.fingerprints.range(held.clone()..).next().is_some_and(|next| next.starts_with(&held));
             // With an escape in it there are two readings.
             let escaped = waiting.contains(['&', '\\']);
-            assert!(escaped || known.fingerprints.iter().any(open), "{waiting} is held back for nothing");
+            assert!(escaped || open, "{waiting} is held back for nothing");
         }
     }
 }
@@ -289,7 +301,7 @@ fn benign(dice: &mut Dice) -> impl Iterator<Item = String> + use<> {
         "I had a look. ",
         "Okay.\n\n",
     ];
-    const FORMS: [&str; 16] = [
+    const FORMS: [&str; 38] = [
         "I created the task “{}”, due {d}.",
         "You have {n} tasks that are due today:\n- {}\n- {}\n- {}",
         "The task “{}” is done now, and “{}” is in progress.",
@@ -306,6 +318,28 @@ fn benign(dice: &mut Dice) -> impl Iterator<Item = String> + use<> {
         "Your file is at C:\\users\\new\\tasks.txt, \\o/",
         "Let me list the tasks that are due today. You can change the status or the priority of each.",
         "I cannot help with that, but I can tell you about your tasks and the comments on them.",
+        "I started the project “{}”; it is active. Shall I add a checkpoint?",
+        "You have {n} active projects and {n} archived ones:\n- {}\n- {}",
+        "I archived the project “{}” instead of deleting it. Tell me if you want it gone for good.",
+        "The project “{}” has {n} checkpoints; the next one, “{}”, is on {d}.",
+        "I moved the checkpoint “{}” to {d}. Do you approve it?",
+        "I suggest three checkpoints for “{}”: a first draft on {d}, a review on {d} and the end on {d}.",
+        "Which project does the checkpoint belong to, “{}” or “{}”?",
+        "I wrote the note “{}”:\n\n# {}\n\n- {}\n- {}\n\n**Open:** {}",
+        "Your note “{}” says: {}. I added “{}” at the end and kept the rest.",
+        "I read the note before I changed it; its title is now “{}”.",
+        "There are {n} notes about this. The titles are “{}” and “{}”; which one do you mean?",
+        "| Project | Open | Done |\n|---|---|---|\n| {} | {n} | {n} |\n| {} | {n} | {n} |",
+        "```json\n{\"project_id\": \"{}\", \"title\": \"{}\", \"date\": {n}, \"is_approved\": 0}\n```",
+        "To change it I call get_note first and then update_note with the new content.",
+        "You are free on {d} from 9:00 to 11:00 (UTC); “{}” and “{}” overlap.",
+        "Dear Ana,\n\nthank you for your mail about “{}”. I will answer by {d}.\n\nKind regards",
+        "The mail asks you for one thing: {}. I can make a task of it, due {d}.",
+        "This week you finished {n} tasks; “{}” is late, and “{}” is under way.",
+        "The plan for today: 1. {} 2. {} 3. {}. The rest can wait until {d}.",
+        "In short: {}. Open questions: {}?",
+        "It is a trend only with more points in time; so far there are {n} records.",
+        "The weekly report is ready as a note in Markdown with three headings and a list of next steps.",
     ];
     const THINGS: [&str; 14] = [
         "Call Ana",
@@ -365,14 +399,13 @@ fn fingerprints_are_of_what_is_sent_and_of_nothing_shorter() {
         assert_eq!(told(known, [harmless]), harmless);
     }
     for agents in [["task_agent", "task_agent"], ["offline", "task_agent"]] {
-        assert!(Sanitizers::new(&Registry::built_in(), &Products::builtin()).unwrap().of(agents[0]).is_none());
+        assert!(Sanitizers::new(&registries()).unwrap().of(agents[0]).is_none());
     }
 }
 
 #[test]
 fn the_list_of_any_agents_is_known() {
-    let agent =
-        |name, description| Agent { name, description, prompt: crate::prompts::Prompt::TaskAgent, tools: Vec::new() };
+    let agent = |name, description| Agent::built_in(name, description, crate::prompts::Prompt::TaskAgent, Vec::new());
     let agents = [
         agent("task_agent", "Tasks and whatever is to be done about them."),
         agent("note_agent", "Notes in Markdown, long ones and short ones."),
@@ -381,10 +414,7 @@ fn the_list_of_any_agents_is_known() {
     let agents: Vec<&Agent> = agents.iter().collect();
     let known = known(&agents);
     for chosen in [&agents[..], &agents[..2], &agents[1..], &[agents[0], agents[2]][..]] {
-        let choices: Vec<_> = chosen
-            .iter()
-            .map(|agent| crate::models::Choice { name: agent.name, description: agent.description })
-            .collect();
+        let choices: Vec<_> = chosen.iter().map(|agent| agent.choice()).collect();
         let prompt = crate::agents::classifier::instructions(&choices);
         assert_eq!(told(&known, letters(&prompt)), format!("{MARKER}."), "{prompt}");
     }

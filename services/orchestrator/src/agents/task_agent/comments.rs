@@ -3,10 +3,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use weft_core::new_id;
 
-use super::schema::TEXT_CHARS;
-use super::tasks::within;
-use crate::agents::arguments::{id, read};
+use crate::agents::arguments::{id, read, within};
 use crate::agents::desk::Desk;
+use crate::agents::schema::TEXT_CHARS;
 use crate::agents::tool::Misfit;
 
 /// Most comments in a list.
@@ -22,9 +21,7 @@ struct List {
 /// `list_task_comments`.
 pub fn list(desk: &mut Desk, arguments: Map<String, Value>) -> Result<Value, Misfit> {
     let List { task_id } = read(arguments)?;
-    let Some(task) = desk.task(&task_id) else {
-        return Ok(json!({"error": "there is no task with this id; list_tasks tells the ids"}));
-    };
+    let Some(task) = desk.tasks.get(&task_id) else { return Ok(desk.tasks.unknown()) };
     let shown: Vec<&Map<String, Value>> = task.comments.iter().take(LIST_MOST).collect();
     Ok(json!({"count": task.comments.len(), "comments": shown}))
 }
@@ -44,7 +41,7 @@ pub fn add(desk: &mut Desk, arguments: Map<String, Value>) -> Result<Value, Misf
         return Err(Misfit("content must not be empty".to_owned()));
     }
     within("content", &content, TEXT_CHARS)?;
-    let known = match desk.task_id(&task_id) {
+    let known = match desk.tasks.id(&task_id) {
         Ok(known) => known,
         Err(unknown) => return Ok(unknown),
     };

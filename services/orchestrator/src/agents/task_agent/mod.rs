@@ -8,23 +8,20 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 
-use serde_json::{Map, Value};
-
 use crate::agents::Agent;
-use crate::agents::desk::Desk;
-use crate::agents::tool::{Misfit, Tool};
-use crate::models::ToolSpec;
+use crate::agents::schema::{nothing, one_id};
+use crate::agents::tool::{Tool, tool};
 use crate::prompts::Prompt;
 
 /// The agent.
 pub fn agent() -> Agent {
-    Agent {
-        name: "task_agent",
-        description: "Tasks and to-dos: creates, lists, updates, completes and deletes tasks with status, priority, \
-                      assignees and due dates, tells what is due, and adds, lists and deletes comments on tasks.",
-        prompt: Prompt::TaskAgent,
-        tools: tools(),
-    }
+    Agent::built_in(
+        "task_agent",
+        "Tasks and to-dos: creates, lists, updates, completes and deletes tasks with status, priority, \
+         assignees and due dates, tells what is due, and adds, lists and deletes comments on tasks.",
+        Prompt::TaskAgent,
+        tools(),
+    )
 }
 
 fn tools() -> Vec<Tool> {
@@ -45,33 +42,27 @@ fn tools() -> Vec<Tool> {
         tool(
             "delete_task",
             "Delete a task. Only when the user asks for it.",
-            schema::one_id("task_id", "Id of the task."),
+            one_id("task_id", "Id of the task."),
             tasks::delete,
         ),
         tool(
             "list_tasks_due_today",
             "List the tasks that are due today and not done.",
-            schema::nothing(),
+            nothing(),
             tasks::list_due_today,
         ),
         tool(
             "list_task_comments",
             "List the comments on a task with their ids.",
-            schema::one_id("task_id", "Id of the task."),
+            one_id("task_id", "Id of the task."),
             comments::list,
         ),
         tool("add_task_comment", "Add a comment to a task.", schema::add_task_comment(), comments::add),
         tool(
             "delete_task_comment",
             "Delete a comment. Only when the user asks for it.",
-            schema::one_id("comment_id", "Id of the comment."),
+            one_id("comment_id", "Id of the comment."),
             comments::delete,
         ),
     ]
-}
-
-type Run = fn(&mut Desk, Map<String, Value>) -> Result<Value, Misfit>;
-
-fn tool(name: &'static str, description: &'static str, parameters: Value, run: Run) -> Tool {
-    Tool { spec: ToolSpec { name, description, parameters }, run }
 }

@@ -1,14 +1,7 @@
 //! JSON schemas of the tools' arguments, as the model sees them.
 use serde_json::{Value, json};
 
-/// Longest title, in characters.
-pub const TITLE_CHARS: usize = 500;
-/// Longest description or comment, in characters.
-pub const TEXT_CHARS: usize = 10_000;
-/// Tasks in a list unless the model asks for another number.
-pub const LIST_DEFAULT: usize = 50;
-/// Most tasks in a list.
-pub const LIST_MOST: usize = 500;
+use crate::agents::schema::{TEXT_CHARS, TITLE_CHARS, id, is_ai_suggested, is_approved, limit, object};
 
 /// Of `list_tasks`.
 pub fn list_tasks() -> Value {
@@ -16,7 +9,7 @@ pub fn list_tasks() -> Value {
         json!({
             "status": status(),
             "priority": priority(),
-            "limit": {"type": "integer", "minimum": -1, "maximum": LIST_MOST, "description": "At most so many; -1: 50."},
+            "limit": limit(),
         }),
         &[],
     )
@@ -50,16 +43,6 @@ pub fn add_task_comment() -> Value {
     )
 }
 
-/// Of a tool that only needs one id.
-pub fn one_id(name: &str, description: &str) -> Value {
-    object(json!({ name: id(description) }), &[name])
-}
-
-/// Of a tool without arguments.
-pub fn nothing() -> Value {
-    object(json!({}), &[])
-}
-
 fn fields() -> Value {
     json!({
         "description": {"type": "string", "maxLength": TEXT_CHARS, "description": "More about it; empty: none or unchanged."},
@@ -67,8 +50,8 @@ fn fields() -> Value {
         "priority": priority(),
         "assignees": {"type": "string", "description": "JSON array of names as text, such as [\"Ana\"]; empty: nobody or unchanged."},
         "due_date": {"type": "integer", "minimum": -1, "description": "When it is due, in ms since 1970 (UTC). -1: none or unchanged; 0: take the due date away."},
-        "is_ai_suggested": {"type": "integer", "enum": [-1, 0, 1], "description": "1 if you came up with it yourself; -1: no or unchanged."},
-        "is_approved": {"type": "integer", "enum": [-1, 0, 1], "description": "1 if the user wants it; -1: what fits, or unchanged."},
+        "is_ai_suggested": is_ai_suggested(),
+        "is_approved": is_approved(),
     })
 }
 
@@ -78,12 +61,4 @@ fn status() -> Value {
 
 fn priority() -> Value {
     json!({"type": "string", "enum": ["", "high", "medium", "low"], "description": "Empty: any, default or unchanged."})
-}
-
-fn id(description: &str) -> Value {
-    json!({"type": "string", "minLength": 1, "description": description})
-}
-
-fn object(properties: Value, required: &[&str]) -> Value {
-    json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false})
 }

@@ -3,14 +3,12 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use weft_core::new_id;
 
-use super::schema::{LIST_DEFAULT, LIST_MOST, TEXT_CHARS, TITLE_CHARS};
-use crate::agents::arguments::{assignees, flag, id, or_blank, or_minus_one, read};
+use crate::agents::arguments::{assignees, beginning, flag, id, most, or_blank, or_minus_one, read, within};
 use crate::agents::desk::Desk;
+use crate::agents::schema::{LIST_MOST, TEXT_CHARS, TITLE_CHARS};
 use crate::agents::tool::Misfit;
+use crate::domain::record::Record;
 use crate::domain::task::{Task, TaskPriority, TaskStatus};
-
-/// So much of a description is shown in a list, in characters.
-const SHOWN_CHARS: usize = 300;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -26,11 +24,11 @@ struct List {
 /// `list_tasks`.
 pub fn list(desk: &mut Desk, arguments: Map<String, Value>) -> Result<Value, Misfit> {
     let List { status, priority, limit } = read(arguments)?;
-    let limit = limit.map_or(LIST_DEFAULT, |limit| usize::try_from(limit).unwrap_or(LIST_MOST).min(LIST_MOST));
+    let limit = most(limit);
     let fits = |task: &&Task| {
         status.is_none_or(|status| task.status == status) && priority.is_none_or(|priority| task.priority == priority)
     };
-    Ok(listed(desk.tasks().iter().filter(fits), limit))
+    Ok(listed(desk.tasks.all().iter().filter(fits), limit))
 }
 
 #[derive(Deserialize)]
@@ -42,7 +40,7 @@ pub fn list_due_today(desk: &mut Desk, arguments: Map<String, Value>) -> Result<
     let Nothing {} = read(arguments)?;
     let today = desk.today();
     let due = |task: &&Task| task.status != TaskStatus::Done && task.due_date.is_some_and(|ms| today.contains(ms));
-    Ok(listed(desk.tasks().iter().filter(due), LIST_MOST))
+    Ok(listed(desk.tasks.all().iter().filter(due), LIST_MOST))
 }
 
 fn listed<'a>(tasks: impl Iterator<Item = &'a Task>, limit: usize) -> Value {
@@ -59,10 +57,7 @@ fn listed<'a>(tasks: impl Iterator<Item = &'a Task>, limit: usize) -> Value {
 
 fn shortened(task: &Task) -> Value {
     let mut record = task.record();
-    if task.description.chars().count() > SHOWN_CHARS {
-        let start: String = task.description.chars().take(SHOWN_CHARS).collect();
-        record.insert("description".to_owned(), Value::from(start + "…"));
-    }
+    record.insert("description".to_owned(), Value::from(beginning(&task.description)));
     record.insert("comments".to_owned(), task.comments.len().into());
     Value::Object(record)
 }
@@ -112,7 +107,7 @@ pub fn create(desk: &mut Desk, arguments: Map<String, Value>) -> Result<Value, M
         comments: Vec::new(),
     };
     let record = task.record();
-    desk.create_task(task);
+    desk.create(|desk| &mut desk.tasks, task);
     Ok(json!({ "created": record }))
 }
 
@@ -148,15 +143,15 @@ pub fn update(desk: &mut Desk, arguments: Map<String, Value>) -> Result<Value, M
     if changed.is_empty() {
         return Err(Misfit("give at least one field to change".to_owned()));
     }
-    let id = match desk.task_id(&given.task_id) {
+    let id = match desk.tasks.id(&given.task_id) {
         Ok(id) => id,
         Err(unknown) => return Ok(unknown),
     };
-    if let Some(task) = desk.task_mut(&given.task_id) {
+    if let Some(task) = desk.tasks.get_mut(&given.task_id) {
         apply(&given, task);
     }
     changed.insert("id".to_owned(), id);
-    desk.update_task(changed.clone());
+    desk.update::<Task>(changed.clone());
     Ok(json!({ "updated": changed }))
 }
 
@@ -205,19 +200,11 @@ struct Delete {
 /// `delete_task`.
 pub fn delete(desk: &mut Desk, arguments: Map<String, Value>) -> Result<Value, Misfit> {
     let Delete { task_id } = read(arguments)?;
-    match desk.task_id(&task_id) {
+    match desk.tasks.id(&task_id) {
         Ok(id) => {
-            desk.delete_task(id.clone());
+            desk.delete(|desk| &mut desk.tasks, id.clone());
             Ok(json!({ "deleted": id }))
         }
         Err(unknown) => Ok(unknown),
     }
-}
-
-/// Refuses a text that is too long.
-pub fn within(name: &str, text: &str, chars: usize) -> Result<(), Misfit> {
-    if text.chars().count() > chars {
-        return Err(Misfit(format!("{name} is longer than {chars} characters")));
-    }
-    Ok(())
 }

@@ -3,6 +3,7 @@ use serde_json::{Map, Value, json};
 use super::agent;
 use crate::agents::desk::Desk;
 use crate::agents::tool::Misfit;
+use crate::domain::chat::Records;
 use crate::domain::day::Day;
 use crate::domain::json::object;
 use crate::domain::task::Task;
@@ -23,7 +24,7 @@ fn desk() -> Desk {
         json!({"id": 3, "title": "Taxes", "status": "in_progress", "due_date": TODAY_MS + 86_400_000}),
     ];
     let tasks = tasks.into_iter().map(|task| Task::read(as_object(task)).unwrap()).collect();
-    Desk::new(tasks, Day::of_ms(TODAY_MS))
+    Desk::new(Records { tasks, ..Records::default() }, Day::of_ms(TODAY_MS))
 }
 
 fn run(desk: &mut Desk, name: &str, arguments: Value) -> Result<Value, Misfit> {
@@ -76,7 +77,8 @@ fn list_tasks_filters_by_status_and_priority() {
 #[test]
 fn list_tasks_shows_long_descriptions_shortened() {
     let task = json!({"id": "1", "title": "x", "description": "é".repeat(400)});
-    let mut desk = Desk::new(vec![Task::read(as_object(task)).unwrap()], Day::of_ms(0));
+    let tasks = vec![Task::read(as_object(task)).unwrap()];
+    let mut desk = Desk::new(Records { tasks, ..Records::default() }, Day::of_ms(0));
     let listed = run(&mut desk, "list_tasks", json!({})).unwrap();
     assert_eq!(listed["tasks"][0]["description"].as_str().unwrap().chars().count(), 301);
 }
@@ -204,7 +206,7 @@ fn an_invented_id_changes_nothing() {
 
 #[test]
 fn a_client_that_sends_no_tasks_may_name_them_by_id() {
-    let mut desk = Desk::new(Vec::new(), Day::of_ms(TODAY_MS));
+    let mut desk = Desk::new(Records::default(), Day::of_ms(TODAY_MS));
     run(&mut desk, "delete_task", json!({"task_id": "t9"})).unwrap();
     run(&mut desk, "delete_task_comment", json!({"comment_id": "c9"})).unwrap();
     assert_eq!(actions(desk).len(), 2);

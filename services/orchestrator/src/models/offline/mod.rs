@@ -1,16 +1,18 @@
-//! The built-in model for people without a key: it understands plain English sentences about tasks, calls the
-//! tools for them, and says honestly what it is otherwise. The same request always gives the same answer.
+//! The built-in model for people without a key: it understands plain English sentences about tasks, projects,
+//! checkpoints and notes, calls the tools for them, and says honestly what it is otherwise. The same request always gives the same answer.
 mod phrase;
+mod plan;
 mod reply;
 mod route;
 mod sentence;
 mod step;
+mod thing;
 
 use serde_json::Value;
 use weft_core::Clock;
 
 use crate::domain::day::Day;
-use crate::models::{Call, Completion, Message, ModelError, Speaker, ToolCall};
+use crate::models::{Aim, Call, Completion, Message, ModelError, Speaker, ToolCall};
 use step::Step;
 
 /// The built-in model.
@@ -30,12 +32,22 @@ impl Offline {
     /// [`ModelError::Left`] if the listener has gone; nothing else can fail.
     pub async fn ask(&self, call: &Call<'_>, speaker: &mut Speaker) -> Result<Completion, ModelError> {
         let (message, results) = exchange(call.messages);
-        if !call.choices.is_empty() {
-            return say(route::choose(message, call.choices).to_owned(), speaker).await;
+        let today = Day::of_ms(self.clock.now_ms());
+        match call.aim {
+            Aim::Answer => {}
+            Aim::Choose(choices) => return say(route::choose(message, choices).to_owned(), speaker).await,
+            Aim::Plan(templates) => return say(plan::propose(message, templates, today), speaker).await,
+            Aim::Step(template) => {
+                return say(plan::result(template, message, &background(call.messages), today), speaker).await;
+            }
+            Aim::Join(said) => return say(reply::joined(said), speaker).await,
         }
-        let intent = sentence::read(message, Day::of_ms(self.clock.now_ms()));
         let has_tool = |name: &str| call.may_call && call.tools.iter().any(|spec| spec.name == name);
-        match step::next(&intent, &results) {
+        let next = match thing::KINDS.iter().find(|kind| call.tools.iter().any(|spec| spec.name == kind.create)) {
+            Some(kind) => thing::next(kind, &thing::read(kind, message, today), &results),
+            None => step::next(&sentence::read(message, today), &results),
+        };
+        match next {
             Step::Call(name, arguments) if has_tool(name) => {
                 let id = format!("offline_{}", results.len());
                 let call = ToolCall { id, name: name.to_owned(), arguments: arguments.to_string(), signature: None };
@@ -65,4 +77,14 @@ fn exchange(messages: &[Message]) -> (&str, Vec<Value>) {
         _ => None,
     };
     (message, messages[at..].iter().filter_map(result).collect())
+}
+
+/// The data that came along before the user's last message.
+fn background(messages: &[Message]) -> Value {
+    let read = |message: &Message| match message {
+        Message::User(text) => serde_json::from_str(&text[text.find('{')?..]).ok(),
+        _ => None,
+    };
+    let earlier = messages.len().saturating_sub(1);
+    messages[..earlier].iter().find_map(read).unwrap_or(Value::Null)
 }

@@ -2,15 +2,17 @@
 use serde_json::Value;
 
 use crate::domain::day::Day;
+use crate::models::Said;
 
-/// Most tasks or comments that are told one by one.
+/// Most items that are told one by one.
 const TOLD: usize = 20;
 
 /// What it is and what it can do.
 pub fn introduction() -> String {
     "I am Weft's built-in offline model, not a real language model. I understand plain English sentences about tasks, \
-     such as “create a task to call Ana tomorrow”, “list my tasks”, “what is due today”, “mark call Ana as done”, \
-     “delete the task call Ana” or “comment on call Ana: she is away”. For real answers the operator sets OPENAI_API_KEY, \
+     projects, checkpoints and notes, such as “create a task to call Ana tomorrow”, “list my tasks”, “what is due today”, “mark call Ana as done”, \
+     “comment on call Ana: she is away”, “start a project called Boat”, “add a checkpoint Launch to Boat by Friday” or \
+     “write a note called Food: milk and bread”. For real answers the operator sets OPENAI_API_KEY, \
      ANTHROPIC_API_KEY, GEMINI_API_KEY or XAI_API_KEY, or OPENAI_BASE_URL for any server that speaks the OpenAI dialect."
         .to_owned()
 }
@@ -88,6 +90,22 @@ fn task_line(task: &Value) -> String {
     };
     let due = task["due_date"].as_i64().map(|ms| format!(", due {}", Day::of_ms(ms))).unwrap_or_default();
     format!("{}{status}{due}", text(task, "title"))
+}
+
+/// What several agents said, one after the other.
+pub fn joined(said: &[Said]) -> String {
+    said.iter().map(|said| said.response.trim()).collect::<Vec<_>>().join("\n\n")
+}
+
+/// A list of things by their names; `name` says what each is called.
+pub fn things<'a>(noun: &str, items: &'a Value, count: u64, name: impl Fn(&'a Value) -> String) -> String {
+    let opening = match count {
+        0 => return format!("You have no {noun}s."),
+        1 => format!("You have one {noun}:"),
+        count => format!("You have {count} {noun}s:"),
+    };
+    let items = items.as_array().map(Vec::as_slice).unwrap_or_default();
+    format!("{opening}\n{}", lines(items.iter().map(name), count))
 }
 
 fn lines(items: impl Iterator<Item = String>, count: u64) -> String {

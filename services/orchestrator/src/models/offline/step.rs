@@ -95,7 +95,11 @@ fn status_verb(status: TaskStatus) -> &'static str {
 }
 
 /// The one item that has this name, or else whose name has all these words. Otherwise the names that fit.
-fn pick<'a>(items: &'a Value, wanted: &str, name: impl Fn(&'a Value) -> &'a str) -> Result<&'a Value, Vec<&'a str>> {
+pub fn pick<'a>(
+    items: &'a Value,
+    wanted: &str,
+    name: impl Fn(&'a Value) -> &'a str,
+) -> Result<&'a Value, Vec<&'a str>> {
     let items = items.as_array().map(Vec::as_slice).unwrap_or_default();
     let wanted = words(wanted);
     let named = |exactly: bool| -> Vec<&'a Value> {

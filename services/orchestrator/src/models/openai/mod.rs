@@ -137,7 +137,14 @@ mod tests {
 
     #[test]
     fn the_vendors_own_servers_get_their_own_cap() {
-        let call = Call { model: "x", messages: &[], tools: &[], may_call: false, output_tokens: 7, choices: &[] };
+        let call = Call {
+            model: "x",
+            messages: &[],
+            tools: &[],
+            may_call: false,
+            output_tokens: 7,
+            aim: crate::models::Aim::Answer,
+        };
         let sent = |cap| serde_json::from_slice::<Value>(&body(&call, "y", cap, false).unwrap()).unwrap();
         let vendors = sent(Cap::MaxCompletionTokens);
         assert_eq!((&vendors["model"], &vendors["max_completion_tokens"]), (&json!("y"), &json!(7)));

@@ -1,20 +1,28 @@
 //! A mail server that takes what it is given (RFC 5321), or is in a mood.
-use std::sync::{Arc, Mutex};
+#![expect(clippy::panic, reason = "a test bench that cannot be set up ends the test")]
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
+use crate::eventually;
+
 /// One mail as it came in.
 #[derive(Clone, Debug)]
 pub struct Received {
+    /// Sender of the envelope.
     pub from: String,
+    /// Recipients of the envelope.
     pub to: Vec<String>,
+    /// Headers and text.
     pub data: String,
 }
 
 /// A running server; it ends with this value.
 pub struct MailServer {
+    /// `smtp://127.0.0.1:…`, for `SMTP_URL`.
     pub url: String,
     state: Arc<State>,
     _tasks: JoinSet<()>,
@@ -29,28 +37,42 @@ struct State {
 }
 
 impl MailServer {
+    /// Starts it on a free port.
     pub async fn start() -> MailServer {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("smtp://{}", listener.local_addr().unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await;
+        let listener = listener.unwrap_or_else(|error| panic!("a port for mail: {error}"));
+        let address = listener.local_addr().unwrap_or_else(|error| panic!("the port for mail: {error}"));
+        let url = format!("smtp://{address}");
         let state = Arc::new(State::default());
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, Arc::clone(&state)));
         MailServer { url, state, _tasks: tasks }
     }
 
-    /// Answers the next recipients like this.
-    pub fn answers(&self, answers: &[&'static str]) {
-        *self.state.answers.lock().unwrap() = answers.to_vec();
+    /// Waits for the mail with this number, from 1.
+    pub async fn mail(&self, number: usize) -> Received {
+        eventually("the mail", Duration::from_secs(10), async || self.received().len() >= number).await;
+        self.received().swap_remove(number - 1)
     }
 
+    /// Answers the next recipients like this.
+    pub fn answers(&self, answers: &[&'static str]) {
+        *lock(&self.state.answers) = answers.to_vec();
+    }
+
+    /// What it has taken, oldest first.
     pub fn received(&self) -> Vec<Received> {
-        self.state.received.lock().unwrap().clone()
+        lock(&self.state.received).clone()
     }
 
     /// How many recipients were not taken.
     pub fn refused(&self) -> usize {
-        *self.state.refused.lock().unwrap()
+        *lock(&self.state.refused)
     }
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn accept(listener: TcpListener, state: Arc<State>) {
@@ -76,12 +98,12 @@ async fn talk(stream: TcpStream, state: &State) -> std::io::Result<()> {
             mail.from = path(&command);
             "250 ok"
         } else if upper.starts_with("RCPT TO:") {
-            let mut answers = state.answers.lock().unwrap();
+            let mut answers = lock(&state.answers);
             if answers.is_empty() {
                 mail.to.push(path(&command));
                 "250 ok"
             } else {
-                *state.refused.lock().unwrap() += 1;
+                *lock(&state.refused) += 1;
                 answers.remove(0)
             }
         } else if upper == "DATA" {
@@ -91,7 +113,7 @@ async fn talk(stream: TcpStream, state: &State) -> std::io::Result<()> {
                 line.clear();
             }
             line.clear();
-            state.received.lock().unwrap().push(mail.clone());
+            lock(&state.received).push(mail.clone());
             mail = Received { from: String::new(), to: Vec::new(), data: String::new() };
             "250 taken"
         } else if upper == "QUIT" {
@@ -113,6 +135,7 @@ fn path(command: &str) -> String {
 /// The link in a mail, and its token.
 pub fn link_token(mail: &str) -> (String, String) {
     let link = mail.lines().find(|line| line.starts_with("http")).unwrap_or_else(|| panic!("no link in {mail}"));
-    let (base, token) = link.trim_end().split_once("#token=").unwrap();
+    let parts = link.trim_end().split_once("#token=");
+    let (base, token) = parts.unwrap_or_else(|| panic!("no token in {link}"));
     (base.to_owned(), token.to_owned())
 }

@@ -1,0 +1,42 @@
+//! JSON schemas of the tools' arguments, as the model sees them.
+use serde_json::{Value, json};
+
+use crate::agents::schema::{
+    TEXT_CHARS, TITLE_CHARS, id, is_ai_suggested, is_approved, limit, object, some_text, text,
+};
+
+/// Of `list_checkpoints`.
+pub fn list_checkpoints() -> Value {
+    object(
+        json!({
+            "project_id": {"type": "string", "description": "Only those of this project; empty: of all."},
+            "limit": limit(),
+        }),
+        &[],
+    )
+}
+
+/// Of `create_checkpoint`.
+pub fn create_checkpoint() -> Value {
+    let mut fields = fields();
+    fields["project_id"] = id("Id of the project it belongs to.");
+    fields["title"] = some_text(TITLE_CHARS, "What is to be reached.");
+    object(fields, &["project_id", "title"])
+}
+
+/// Of `update_checkpoint`.
+pub fn update_checkpoint() -> Value {
+    let mut fields = fields();
+    fields["checkpoint_id"] = id("Id of the checkpoint.");
+    fields["title"] = text(TITLE_CHARS, "New title; empty: unchanged.");
+    object(fields, &["checkpoint_id"])
+}
+
+fn fields() -> Value {
+    json!({
+        "description": text(TEXT_CHARS, "More about it; empty: none or unchanged."),
+        "date": {"type": "integer", "minimum": -1, "description": "By when, in ms since 1970 (UTC). -1: no date or unchanged; 0: take the date away."},
+        "is_ai_suggested": is_ai_suggested(),
+        "is_approved": is_approved(),
+    })
+}

@@ -1,0 +1,66 @@
+//! Whose request it is.
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tonic::Code;
+use weft_auth::{Caller, Entitlements};
+use weft_product::{Product, Products};
+use weft_proto::billing::v1 as billing;
+
+use crate::api::chat::Parts;
+use crate::cost::{Asker, Payer};
+use crate::error::Error;
+
+/// Billing answers in this time or is away: the caller learns it within a second.
+const ENTITLEMENTS_WITHIN: Duration = Duration::from_millis(800);
+
+/// The account that calls.
+pub struct Account {
+    /// Slug of the product.
+    pub product: String,
+    /// Account id.
+    pub id: String,
+}
+
+impl Account {
+    /// The caller's.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if nobody is signed in.
+    pub fn of(caller: &Caller) -> Result<Account, Error> {
+        let user = caller.user().map_err(|status| Error::Refused(Box::new(status)))?;
+        Ok(Account { product: caller.product.to_string(), id: user.sub.clone() })
+    }
+
+    /// Its product.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if there is no such product.
+    pub fn product<'a>(&self, products: &'a Products) -> Result<&'a Arc<Product>, Error> {
+        products.get(&self.product).ok_or(Error::Invalid("unknown product; name one in x-weft-product".into()))
+    }
+
+    /// The way to models that this account pays for.
+    ///
+    /// # Errors
+    /// As [`Account::plan`].
+    pub async fn asker(&self, parts: &Parts, product: &Arc<Product>) -> Result<Asker, Error> {
+        let plan = self.plan(&parts.entitlements).await?;
+        let payer = Payer::of(&self.product, &self.id, &plan);
+        let (models, books) = (Arc::clone(&parts.models), parts.books.clone());
+        Ok(Asker::new(models, books, Arc::clone(product), payer, i64::MAX).with_keys(parts.keys.clone()))
+    }
+
+    /// What its plan allows.
+    ///
+    /// # Errors
+    /// [`Error::NoEntitlements`] if billing does not say in time; [`Error::Refused`] if it does not know the product.
+    pub async fn plan(&self, entitlements: &Entitlements) -> Result<Arc<billing::Entitlements>, Error> {
+        match timeout(ENTITLEMENTS_WITHIN, entitlements.of(&self.product, &self.id)).await {
+            Ok(Ok(plan)) => Ok(plan),
+            Ok(Err(status)) if status.code() == Code::NotFound => Err(Error::Refused(Box::new(status))),
+            Ok(Err(_)) | Err(_) => Err(Error::NoEntitlements),
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The way to a model.
+use std::sync::Arc;
+
+use weft_core::new_id;
+use weft_product::Product;
+use weft_proto::orchestrator::v1::ChatUsage;
+
+use super::books::{Books, Payer};
+use super::figures::Figures;
+use super::settle::Running;
+use super::tab::Tab;
+use super::tokens::most;
+use crate::domain::model::OFFLINE;
+use crate::error::Error;
+use crate::keys::{Keys, OwnKey};
+use crate::models::{Call, Completion, Models, Speaker};
+
+/// Asks models for one answer, and has every call paid.
+pub struct Asker {
+    pub(super) models: Arc<Models>,
+    pub(super) books: Books,
+    product: Arc<Product>,
+    pub(super) payer: Payer,
+    /// What the holds are for: the answer, by an id of its own.
+    pub(super) reference: String,
+    /// So many tokens all calls together may use before no further one begins.
+    run_tokens: i64,
+    pub(super) tab: Arc<Tab>,
+    /// Users' own keys, which go before ours.
+    pub(super) keys: Option<Keys>,
+}
+
+/// What a model said.
+pub struct Asked {
+    /// All of it.
+    pub completion: Completion,
+    /// The model that said it: the one that was asked, or one that stands in for it.
+    pub model: String,
+}
+
+impl Asker {
+    /// For one answer.
+    pub fn new(models: Arc<Models>, books: Books, product: Arc<Product>, payer: Payer, run_tokens: i64) -> Asker {
+        let reference = format!("chat {}", new_id());
+        Asker { models, books, product, payer, reference, run_tokens, tab: Arc::default(), keys: None }
+    }
+
+    /// The same, where the account's own keys are used instead of ours and such calls cost nothing.
+    #[must_use]
+    pub fn with_keys(mut self, keys: Keys) -> Asker {
+        self.keys = Some(keys);
+        self
+    }
+
+    /// Asks a model, for `role`: an agent, or what else the call is for. Where its provider cannot answer, and nobody has
+    /// heard anything yet, those are asked that the product has for that.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if the account cannot pay, [`Error::NoBilling`] if nobody knows whether it can, [`Error::Model`]
+    /// if there is no complete answer; the speaker may have said a part of one.
+    pub async fn ask(&self, role: &str, call: &Call<'_>, speaker: &mut Speaker) -> Result<Asked, Error> {
+        let said = speaker.said().len();
+        let mut model = call.model;
+        let mut others = self.product.models.fallbacks.get(model).map_or(&[][..], Vec::as_slice).iter();
+        loop {
+            let failure = match self.once(role, &Call { model, ..*call }, speaker).await {
+                Ok(asked) => return Ok(asked),
+                Err(Error::Model(failure)) if failure.is_the_providers() && speaker.said().len() == said => failure,
+                Err(error) => return Err(error),
+            };
+            let Some(next) = others.find(|other| self.models.answering(other).is_ok()) else {
+                return Err(failure.into());
+            };
+            let labels = [("model", model.to_owned()), ("instead", next.clone())];
+            metrics::counter!("weft_model_fallbacks_total", &labels).increment(1);
+            tracing::warn!(model, instead = next, ?failure, "another model is asked instead");
+            model = next;
+        }
+    }
+
+    /// One attempt, with a hold of its own; no other model stands in.
+    ///
+    /// # Errors
+    /// As [`Asker::ask`].
+    pub async fn once(&self, role: &str, call: &Call<'_>, speaker: &mut Speaker) -> Result<Asked, Error> {
+        if let Some(keys) = &self.keys
+            && let Some(key) = keys.of_model(&self.payer.product, &self.payer.account, call.model).await?
+        {
+            return self.over(keys, &key, call, speaker).await;
+        }
+        let model = self.models.answering(call.model)?.to_owned();
+        if model == OFFLINE {
+            // It is built in: there is nothing to pay.
+            return Ok(Asked { completion: self.models.ask(call, speaker).await?, model });
+        }
+        // What the calls before gave back can be held again.
+        self.tab.settled().await;
+        let tokens = most(call).saturating_add(i64::from(call.output_tokens));
+        let opened = self.books.open(&self.payer, tokens, &self.reference).await?;
+        let meter = speaker.begin_call();
+        let running = Running {
+            payer: self.payer.clone(),
+            opened,
+            role: role.to_owned(),
+            model: model.clone(),
+            meter: meter.clone(),
+            likely: self.books.likely.of(call),
+        };
+        let guard = running.follow(&self.books, &self.tab);
+        let completion = self.models.ask(call, speaker).await?;
+        guard.succeed();
+        if let Some(read) = meter.answers().last().and_then(|usage| usage.prompt_tokens) {
+            self.books.likely.learn(call, read);
+        }
+        Ok(Asked { completion, model })
+    }
+
+    /// One attempt over a key of the account's own: nothing is held, and its provider charges its owner.
+    ///
+    /// # Errors
+    /// [`Error::Model`] if there is no complete answer.
+    pub async fn over(
+        &self,
+        keys: &Keys,
+        key: &OwnKey,
+        call: &Call<'_>,
+        speaker: &mut Speaker,
+    ) -> Result<Asked, Error> {
+        let meter = speaker.begin_call();
+        let using = keys.using(key, call.model, meter.clone());
+        let outcome = self.models.ask_over(key, call, speaker).await;
+        using.end(&outcome);
+        if let Some(used) = Figures::of(&meter, self.books.likely.of(call)) {
+            self.tab.add(used, 0);
+        }
+        Ok(Asked { completion: outcome?, model: call.model.to_owned() })
+    }
+
+    /// Whether the calls together have used all that one answer may.
+    pub fn is_spent(&self) -> bool {
+        self.tab.tokens() >= self.run_tokens
+    }
+
+    /// Waits, but not long, until billing has every call that ended.
+    pub async fn settled(&self) {
+        self.tab.settled().await;
+    }
+
+    /// What the calls used so far.
+    pub fn usage(&self) -> ChatUsage {
+        self.tab.usage()
+    }
+}
+
+#[cfg(test)]
+impl Asker {
+    /// For tests of those who ask: the account has no credits to pay with, and nobody keeps the books.
+    pub fn of_test(models: Models) -> Asker {
+        let (config, clock) = (weft_runtime::MeshConfig::default(), weft_core::Clock::System);
+        let mesh = weft_runtime::Mesh::new("orchestrator", config, clock, weft_runtime::Shutdown::new());
+        let books = Books::new(mesh.channel("billing"), mesh.tasks().clone());
+        let product = Arc::clone(weft_product::Products::builtin().get("adiuva").expect("a built-in product"));
+        let payer = Payer { product: "adiuva".into(), account: "a".into(), rate: None, is_limited: false };
+        Asker::new(Arc::new(models), books, product, payer, i64::MAX)
+    }
+}

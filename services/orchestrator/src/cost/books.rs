@@ -1,0 +1,182 @@
+//! Billing, as a call of a model sees it.
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+use tonic::{Code, Request, Status};
+use weft_core::{Reason, new_id};
+use weft_proto::Channel;
+use weft_proto::billing::v1::usage_service_client::UsageServiceClient;
+use weft_proto::billing::v1::wallet_service_client::WalletServiceClient;
+use weft_proto::billing::v1::{BeginUsageRequest, Entitlements, Hold, ReserveRequest, VoidRequest};
+use weft_runtime::Tasks;
+
+use super::figures::price;
+use super::settle::repeated;
+use super::tokens::Likely;
+use crate::error::Error;
+
+/// Billing answers a call's beginning in this time, both questions together, or nothing is asked.
+const BEGUN_WITHIN: Duration = Duration::from_millis(1_800);
+/// How long a hold lives without a sign of life. Its call gives several in that time.
+pub const HOLD_TTL: Duration = Duration::from_secs(30);
+/// After this time a call whose end was never told is not running any more.
+const USAGE_TTL: Duration = Duration::from_secs(600);
+/// The plan's limit on tokens.
+const TOKENS_PER_DAY: &str = "max_tokens_per_day";
+
+/// Who pays for an answer, and how.
+#[derive(Clone)]
+pub struct Payer {
+    /// Product slug.
+    pub product: String,
+    /// Account id.
+    pub account: String,
+    /// Micro-credits a token; None: the product has no credits.
+    pub rate: Option<i64>,
+    /// The plan limits the tokens of a day.
+    pub is_limited: bool,
+}
+
+impl Payer {
+    /// The account that these are the entitlements of.
+    pub fn of(product: &str, account: &str, plan: &Entitlements) -> Payer {
+        Payer {
+            product: product.to_owned(),
+            account: account.to_owned(),
+            rate: plan.micro_credits_per_token,
+            is_limited: plan.limits.contains_key(TOKENS_PER_DAY),
+        }
+    }
+}
+
+/// Billing's clients, and the tasks that end what was begun there. Cheap to clone.
+#[derive(Clone)]
+pub struct Books {
+    pub(super) wallet: WalletServiceClient<Channel>,
+    pub(super) usage: UsageServiceClient<Channel>,
+    pub(super) tasks: Tasks,
+    pub(super) likely: Arc<Likely>,
+}
+
+/// A call that may begin.
+pub struct Opened {
+    /// The call at billing: the key of all that is booked for it.
+    pub call_id: String,
+    /// What is set aside, for a product with credits.
+    pub hold: Option<Hold>,
+    /// Counts as running until it is recorded; empty: nobody counts.
+    pub usage_id: String,
+}
+
+impl Books {
+    /// Books at this channel to billing.
+    pub fn new(channel: Channel, tasks: Tasks) -> Books {
+        let (wallet, usage) = (WalletServiceClient::new(channel.clone()), UsageServiceClient::new(channel));
+        Books { wallet, usage, tasks, likely: Arc::default() }
+    }
+
+    /// Sets aside what so many tokens cost, and asks whether the day has room for them.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with billing's own reason if the account has not enough of either, [`Error::NoBilling`] if that
+    /// is not known in time: what may be set aside then comes back when its time is over.
+    pub async fn open(&self, payer: &Payer, tokens: i64, reference: &str) -> Result<Opened, Error> {
+        let until = Instant::now() + BEGUN_WITHIN;
+        let call_id = new_id();
+        let hold = match payer.rate {
+            Some(rate) => Some(self.reserve(payer, price(tokens, rate), &call_id, reference, until).await?),
+            None => None,
+        };
+        match self.begin(payer, tokens, &call_id, until).await {
+            Ok(usage_id) => Ok(Opened { call_id, hold, usage_id }),
+            Err(refused) => {
+                if let Some(hold) = hold {
+                    self.give_back(payer, hold);
+                }
+                Err(refused)
+            }
+        }
+    }
+
+    async fn reserve(
+        &self,
+        payer: &Payer,
+        amount: i64,
+        call_id: &str,
+        reference: &str,
+        until: Instant,
+    ) -> Result<Hold, Error> {
+        let request = ReserveRequest {
+            product: payer.product.clone(),
+            user_id: payer.account.clone(),
+            amount,
+            idempotency_key: call_id.to_owned(),
+            ttl_ms: ms(HOLD_TTL),
+            reference: reference.to_owned(),
+        };
+        let mut wallet = self.wallet.clone();
+        answer(timeout_at(until, wallet.reserve(before(until, request))).await)
+    }
+
+    async fn begin(&self, payer: &Payer, tokens: i64, call_id: &str, until: Instant) -> Result<String, Error> {
+        if !payer.is_limited {
+            return Ok(String::new());
+        }
+        let request = BeginUsageRequest {
+            product: payer.product.clone(),
+            user_id: payer.account.clone(),
+            tokens,
+            idempotency_key: call_id.to_owned(),
+            ttl_ms: ms(USAGE_TTL),
+        };
+        let mut usage = self.usage.clone();
+        Ok(answer(timeout_at(until, usage.begin_usage(before(until, request))).await)?.usage_id)
+    }
+
+    fn give_back(&self, payer: &Payer, hold: Hold) {
+        let (product, user_id) = (payer.product.clone(), payer.account.clone());
+        let (wallet, request) = (self.wallet.clone(), VoidRequest { product, user_id, hold_id: hold.id });
+        self.tasks.spawn("give back", async move {
+            let until = Instant::now() + HOLD_TTL;
+            let _expires = repeated(until, || {
+                let (mut wallet, request) = (wallet.clone(), request.clone());
+                async move { wallet.void(request).await }
+            })
+            .await;
+        });
+    }
+}
+
+/// A duration as billing's messages have it.
+pub fn ms(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn before<M>(until: Instant, message: M) -> Request<M> {
+    let mut request = Request::new(message);
+    request.set_timeout(until.saturating_duration_since(Instant::now()));
+    request
+}
+
+fn answer<T>(answered: Result<Result<tonic::Response<T>, Status>, tokio::time::error::Elapsed>) -> Result<T, Error> {
+    match answered {
+        Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Err(status)) if is_refusal(&status) => Err(Error::Refused(Box::new(status))),
+        Ok(Err(status)) => {
+            tracing::warn!(code = ?status.code(), "billing could not begin a call");
+            Err(Error::NoBilling)
+        }
+        Err(_) => {
+            tracing::warn!("billing took too long to begin a call");
+            Err(Error::NoBilling)
+        }
+    }
+}
+
+/// Whether billing said no, and not that it cannot say.
+fn is_refusal(status: &Status) -> bool {
+    let said = Reason::of(status);
+    matches!(said, Some(Reason::InsufficientCredits | Reason::DailyTokensExceeded | Reason::AccountSuspended))
+        || status.code() == Code::NotFound
+}
