@@ -18,6 +18,7 @@ mod late;
 mod ledger;
 mod money;
 mod payouts;
+mod personal;
 mod refunds;
 mod revenue;
 mod seeding;

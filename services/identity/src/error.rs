@@ -229,6 +229,9 @@ pub enum Error {
     /// Billing cannot be asked.
     #[error("the plan cannot be checked right now, try again")]
     BillingUnavailable,
+    /// A service that keeps data of the account cannot be asked for it.
+    #[error("not every part can be put together right now, try again")]
+    ExportUnavailable,
     /// The account has no address to prove.
     #[error("this account has no email")]
     NoEmail,
@@ -306,7 +309,7 @@ impl Error {
             Error::MemberExists => Reason::AlreadyExists,
             Error::SeatedElsewhere | Error::OwnerSeatedElsewhere => Reason::FailedPrecondition,
             Error::NoEmail | Error::IssuerNotSetUp | Error::OwnsOrganisation => Reason::PreconditionFailed,
-            Error::BillingUnavailable | Error::IssuerUnavailable => Reason::Unavailable,
+            Error::BillingUnavailable | Error::ExportUnavailable | Error::IssuerUnavailable => Reason::Unavailable,
             Error::AccountSuspended => Reason::AccountSuspended,
             Error::OwnAccount | Error::NotPermitted(_) => Reason::PermissionDenied,
             Error::PasswordsNotEnabled | Error::ProviderNotEnabled => Reason::IdentityProviderNotEnabled,

@@ -30,6 +30,7 @@ const TABLE: &[(&str, [Expected; 5])] = &{
         Some(Unauthenticated),
     ];
     let service = [Some(Unauthenticated), Some(Unauthenticated), Some(PermissionDenied), Some(PermissionDenied), None];
+    let another_service = [service[0], service[1], service[2], service[3], Some(PermissionDenied)];
     [
         ("/weft.identity.v1.AuthService/Register", missing),
         ("/weft.identity.v1.AuthService/Login", missing),
@@ -50,6 +51,37 @@ const TABLE: &[(&str, [Expected; 5])] = &{
         ("/weft.identity.v1.KeyService/GetJwks", [None; 5]),
         ("/weft.identity.v1.KeyService/ListRevocations", service),
         ("/weft.identity.v1.KeyService/ReportUse", service),
+        ("/weft.identity.v1.AuditService/ListAuditEvents", user),
+        ("/weft.identity.v1.AuditService/VerifyAudit", user),
+        ("/weft.identity.v1.AuthService/ExchangeToken", unknown_token),
+        ("/weft.identity.v1.EmailService/SendVerification", user),
+        ("/weft.identity.v1.EmailService/VerifyEmail", missing),
+        ("/weft.identity.v1.GitHubService/Disconnect", user),
+        ("/weft.identity.v1.GitHubService/FinishConnect", user),
+        ("/weft.identity.v1.GitHubService/GetConnectionStatus", user),
+        ("/weft.identity.v1.GitHubService/GetGitHubToken", another_service),
+        ("/weft.identity.v1.GitHubService/StartConnect", user),
+        ("/weft.identity.v1.OidcService/FinishLogin", missing),
+        ("/weft.identity.v1.OidcService/StartLogin", missing),
+        ("/weft.identity.v1.OrganisationService/AcceptInvitation", user),
+        ("/weft.identity.v1.OrganisationService/CreateInvitation", user),
+        ("/weft.identity.v1.OrganisationService/CreateOrganisation", user),
+        ("/weft.identity.v1.OrganisationService/DeleteOrganisation", user),
+        ("/weft.identity.v1.OrganisationService/GetOrganisation", user),
+        ("/weft.identity.v1.OrganisationService/ListInvitations", user),
+        ("/weft.identity.v1.OrganisationService/ListMembers", user),
+        ("/weft.identity.v1.OrganisationService/ListOrganisations", user),
+        ("/weft.identity.v1.OrganisationService/RemoveMember", user),
+        ("/weft.identity.v1.OrganisationService/RevokeInvitation", user),
+        ("/weft.identity.v1.OrganisationService/UpdateMember", user),
+        ("/weft.identity.v1.OrganisationService/UpdateOrganisation", user),
+        ("/weft.identity.v1.PersonalDataService/EraseAccount", user),
+        ("/weft.identity.v1.PersonalDataService/ExportData", user),
+        ("/weft.identity.v1.SetupService/CompleteSetup", unknown_token),
+        ("/weft.identity.v1.SsoService/ConfirmDomain", user),
+        ("/weft.identity.v1.SsoService/DeleteConnection", user),
+        ("/weft.identity.v1.SsoService/GetConnection", user),
+        ("/weft.identity.v1.SsoService/PutConnection", user),
     ]
 };
 

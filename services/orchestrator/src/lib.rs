@@ -26,6 +26,7 @@ use weft_product::Products;
 use weft_proto::orchestrator::v1::chat_service_server::ChatServiceServer;
 use weft_proto::orchestrator::v1::embedding_service_server::EmbeddingServiceServer;
 use weft_proto::orchestrator::v1::model_service_server::ModelServiceServer;
+use weft_proto::orchestrator::v1::personal_data_service_server::PersonalDataServiceServer;
 use weft_proto::orchestrator::v1::plan_service_server::PlanServiceServer;
 use weft_proto::orchestrator::v1::provider_key_service_server::ProviderKeyServiceServer;
 use weft_runtime::{Mesh, Server};
@@ -35,6 +36,7 @@ use crate::api::chat::{ChatApi, Parts};
 use crate::api::embedding::EmbeddingApi;
 use crate::api::model::ModelApi;
 use crate::api::page::Pages;
+use crate::api::personal::PersonalDataApi;
 use crate::api::plan::PlanApi;
 use crate::api::provider_key::ProviderKeyApi;
 use crate::cost::Books;
@@ -89,6 +91,7 @@ pub async fn serve(config: Config, mesh: Mesh, products: Arc<Products>, listener
     let tasks = mesh.tasks().clone();
     let shared = cache(&config, &mesh).await?;
     let runs = Runs::new(shared.clone(), tasks.clone());
+    let personal = PersonalDataApi { keys: keys.clone() };
     let own_keys = ProviderKeyApi {
         keys: keys.clone(),
         entitlements: entitlements.clone(),
@@ -120,6 +123,7 @@ pub async fn serve(config: Config, mesh: Mesh, products: Arc<Products>, listener
         .add(models)
         .add(embeddings)
         .add(ProviderKeyServiceServer::new(own_keys))
+        .add(PersonalDataServiceServer::new(personal))
         .serve(listener)
         .await;
     database.close().await;

@@ -9,6 +9,7 @@ mod external;
 mod journey;
 mod ledger;
 mod money;
+mod plaintext;
 mod refresh;
 mod refusals;
 mod team;

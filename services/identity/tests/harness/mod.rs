@@ -1,6 +1,7 @@
 //! A database, a billing that answers, and one or more identity servers on them.
 mod billing;
 mod dns;
+mod keepers;
 mod node;
 
 use std::fs;
@@ -21,6 +22,7 @@ use weft_testing::{Database, FakeService, eventually};
 
 pub use billing::Known;
 pub use dns::NameServer;
+pub use keepers::Keepers;
 pub use node::{Node, Outcome, Session, claim, reason, token_id, with};
 pub use weft_testing::smtp::{MailServer, link_token};
 
@@ -50,6 +52,8 @@ pub struct World {
     pub billing: FakeService,
     /// What billing was asked about accounts.
     pub known: Known,
+    /// What billing and the orchestrator were asked to forget.
+    pub keepers: Keepers,
     /// Where mails are files.
     pub mail: TempDir,
     products: Arc<Products>,
@@ -65,15 +69,16 @@ impl World {
         let products = Arc::new(Products::builtin());
         let known = Known::default();
         let plans = known.clone();
+        let keepers = Keepers::default();
         let billing = FakeService::billing_and(
             move |user_id| Entitlements {
                 plan: PLAN.to_owned(),
                 features: [("sso".to_owned(), plans.has_sso(user_id))].into(),
                 ..Entitlements::default()
             },
-            |routes| routes.add_service(known.server()),
+            |routes| keepers.serve(routes.add_service(known.server())),
         );
-        World { clock: Clock::manual(NOW_MS), config, billing, known, mail, products, database }
+        World { clock: Clock::manual(NOW_MS), config, billing, known, keepers, mail, products, database }
     }
 
     /// The product's manifest.
@@ -191,6 +196,11 @@ impl World {
             .unwrap()
     }
 
+    /// Where the database is, and the secret, for commands.
+    pub fn secret(&self) -> (&str, &SecretString) {
+        (&self.config.database_url, &self.config.weft_identity_secret)
+    }
+
     fn mesh(&self) -> Mesh {
         Mesh::new("identity", self.mesh_config(), self.clock.clone(), Shutdown::new())
     }
@@ -198,6 +208,7 @@ impl World {
     fn mesh_config(&self) -> MeshConfig {
         MeshConfig {
             weft_billing_url: self.billing.url(),
+            weft_orchestrator_url: self.billing.url(),
             weft_service_secret: Some(SERVICE_SECRET.into()),
             weft_drain_ms: 2_000,
             ..MeshConfig::default()

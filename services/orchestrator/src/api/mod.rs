@@ -4,6 +4,7 @@ pub mod chat;
 pub mod embedding;
 pub mod model;
 pub mod page;
+pub mod personal;
 pub mod plan;
 pub mod provider_key;
 pub mod work;
