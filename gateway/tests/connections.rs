@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use weft_testing::eventually;
 
-use crate::harness::{Edge, Seen, serve_shop};
+use crate::harness::{Edge, Seen, listen, serve_shop};
 
 #[tokio::test]
 async fn a_request_that_can_be_cut_in_two_ways_is_refused() {

@@ -152,6 +152,7 @@ impl Setting {
         ]
     }
 
+    #[expect(clippy::too_many_lines, reason = "a list of cases")]
     fn claims_gone_wrong(&self) -> Vec<(&'static str, String)> {
         let long = "s".repeat(256);
         let twice = |name: &str, value: &str| {

@@ -172,7 +172,7 @@ pub enum Error {
     /// There is none, or it is of another product.
     #[error("there is no such account")]
     NoAccount,
-    /// At the command line: no account has this address or id.
+    /// At the command line: no account, in this product if one is named, has this address or id.
     #[error("there is no account {0}, register it first, or name its product with --product")]
     NoSuchAccount(String),
     /// At the command line: accounts of these products have it.

@@ -304,6 +304,7 @@ async fn what_issuers_say_of_addresses_counts_only_where_their_users_cannot_writ
 async fn who_comes_again_after_their_account_is_gone_is_somebody_new(world: &World) {
     let setting = Setting::on(world).await;
     let before = claim(&setting.exchange_clerk(&setting.clerk("ana")).await.unwrap(), "sub");
+    world.tamper("DELETE FROM sessions").await;
     world.tamper("DELETE FROM accounts").await;
     assert_eq!(world.column::<i64>("SELECT COUNT(*) FROM external_identities").await, [0]);
     let after = claim(&setting.exchange_clerk(&setting.clerk("ana")).await.unwrap(), "sub");

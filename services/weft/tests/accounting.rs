@@ -213,6 +213,7 @@ async fn the_ledger_is_the_meter(options: Options, on_disconnect: &'static str) 
     let stub = LlmStub::start().await;
     let (mesh, _products) = metered(options, &stub, on_disconnect).await;
     let person = Persona::register(mesh.edge(), "adiuva", "payer@example.com").await;
+    #[expect(clippy::disallowed_methods, reason = "a longer proof is asked for by the environment of a test")]
     let calls = std::env::var("WEFT_PROVE_CALLS").map_or(CALLS, |calls| calls.parse().unwrap());
     // One whole answer of each model: what its provider says of the prompt is known of those that are cut.
     for kind in KINDS {

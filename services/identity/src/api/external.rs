@@ -1,4 +1,5 @@
 //! Logins and exchanges with tokens of external issuers.
+use tokio::sync::MutexGuard;
 use weft_auth::{Caller, claimed};
 use weft_core::new_id;
 use weft_db::Tx;
@@ -62,6 +63,7 @@ impl Identity {
         identity: &ExternalIdentity,
     ) -> Result<AuthTokens, Error> {
         let now_ms = self.clock.now_ms();
+        let _turn = self.turn_of(product, identity).await;
         self.db
             .write("login with a token", async |tx: Tx| {
                 let account = external_account(&tx, caller, product, identity, now_ms).await?;
@@ -78,6 +80,12 @@ impl Identity {
             .await
     }
 
+    /// Calls of one identity come one after the other: each locks its account, and a client that begins with many at once
+    /// would hold every connection while they wait.
+    async fn turn_of(&self, product: &Product, identity: &ExternalIdentity) -> Option<MutexGuard<'_, ()>> {
+        self.turns.take(&format!("{} {} {}", product.slug, identity.issuer, identity.subject)).await
+    }
+
     /// The account of who proved to be `identity`, made if there is none; no session yet.
     ///
     /// Errors: [`Error::AccountSuspended`]; the database's.
@@ -88,6 +96,7 @@ impl Identity {
         identity: &ExternalIdentity,
     ) -> Result<String, Error> {
         let now_ms = self.clock.now_ms();
+        let _turn = self.turn_of(product, identity).await;
         let account = self.db.write("account of an identity", async |tx: Tx| {
             external_account(&tx, caller, product, identity, now_ms).await
         });
@@ -107,6 +116,7 @@ impl Identity {
         token: &ExternalToken,
     ) -> Result<AccessToken, Error> {
         let now_ms = self.clock.now_ms();
+        let _turn = self.turn_of(product, identity).await;
         self.db
             .write("exchange a token", async |tx: Tx| {
                 let account = external_account(&tx, caller, product, identity, now_ms).await?;

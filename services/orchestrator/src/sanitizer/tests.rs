@@ -289,6 +289,7 @@ fn no_more_than_the_longest_open_prefix_is_held_back() {
 }
 
 /// Replies as an assistant writes them, and sentences of the project's own texts.
+#[expect(clippy::too_many_lines, reason = "a list of sentences")]
 fn benign(dice: &mut Dice) -> impl Iterator<Item = String> + use<> {
     const DOCUMENTS: [&str; 4] = [
         include_str!("../../../../README.md"),
