@@ -221,8 +221,7 @@ async fn fail(weft: &Watched, somebody: &Persona, said: &mut Said) {
         told.push_str(&error.to_string());
     }
     let wrong = Reply::tool_raw("create_task", &format!("{{\"{}\": \"{}\"}}", said.word(), said.word()));
-    // A provider's code that is a plain word is its own, and may be logged; anything else may be a user's.
-    let refusal = json!({"error": {"message": said.word(), "code": format!("{} was said", said.word())}});
+    let refusal = json!({"error": {"message": said.word(), "code": said.word(), "type": said.word()}});
     let scripts = [vec![wrong.clone(), wrong], vec![Reply::status_with(400, refusal)], vec![Reply::raw(&said.word())]];
     for script in scripts {
         weft.llm.script(script);
