@@ -101,15 +101,6 @@ async fn finish(tx: &Tx, job: &Job, now_ms: i64) -> Result<(), Error> {
         return Ok(());
     }
     jobs::enqueue(tx, &new_job(&job.product, &job.payload, AGAIN, now_ms + AGAIN_MS)).await?;
-    let event = AuditEvent {
-        product: &job.product,
-        kind: AuditKind::Erased,
-        account_id: Some(&job.payload),
-        session_id: None,
-        request_id: &job.id,
-        at: now_ms,
-        actor_id: None,
-        detail: None,
-    };
+    let event = AuditEvent::of(&job.product, AuditKind::Erased, &job.payload, &job.id, now_ms);
     Ok(audit_insert(tx, &event).await?)
 }

@@ -223,14 +223,8 @@ impl Importing<'_> {
             shape_insert(tx, self.order.product, shape, now_ms).await?;
         }
         let event = AuditEvent {
-            product: self.order.product,
-            kind: AuditKind::Imported,
-            account_id: Some(&row.account.id),
-            session_id: None,
-            request_id: &self.request_id,
-            at: now_ms,
             actor_id: Some(OPERATOR),
-            detail: None,
+            ..AuditEvent::of(self.order.product, AuditKind::Imported, &row.account.id, &self.request_id, now_ms)
         };
         audit_insert(tx, &event).await?;
         Ok(true)

@@ -170,16 +170,7 @@ impl Sending {
     /// another link.
     async fn end(&self, kind: LinkKind, job: &Job, sent: Option<&str>) -> Result<bool, Error> {
         let now_ms = self.identity.clock.now_ms();
-        let event = AuditEvent {
-            product: &job.product,
-            kind: AuditKind::PasswordResetSent,
-            account_id: Some(&job.payload),
-            session_id: None,
-            request_id: &job.id,
-            at: now_ms,
-            actor_id: None,
-            detail: None,
-        };
+        let event = AuditEvent::of(&job.product, AuditKind::PasswordResetSent, &job.payload, &job.id, now_ms);
         self.identity
             .db
             .write("mail sent", async |tx: Tx| {

@@ -203,14 +203,9 @@ pub async fn change_account(
     let is_suspended = change.suspension.as_ref().map_or(was_suspended, Option::is_some);
     let audit = async |kind, detail| {
         let event = AuditEvent {
-            product,
-            kind,
-            account_id: Some(account_id),
-            session_id: None,
-            request_id: actor.request_id,
-            at: actor.now_ms,
             actor_id: Some(actor.id),
             detail,
+            ..AuditEvent::of(product, kind, account_id, actor.request_id, actor.now_ms)
         };
         audit_insert(tx, &event).await
     };

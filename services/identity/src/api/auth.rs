@@ -71,14 +71,8 @@ impl Identity {
     async fn logout(&self, caller: &Caller, claims: &Claims) -> Result<(), Error> {
         let now_ms = self.clock.now_ms();
         let event = AuditEvent {
-            product: &claims.prd,
-            kind: AuditKind::Logout,
-            account_id: Some(&claims.sub),
             session_id: Some(&claims.sid),
-            request_id: &caller.request_id,
-            at: now_ms,
-            actor_id: None,
-            detail: None,
+            ..AuditEvent::of(&claims.prd, AuditKind::Logout, &claims.sub, &caller.request_id, now_ms)
         };
         let revoked = self
             .db

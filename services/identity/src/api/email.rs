@@ -87,16 +87,7 @@ impl Identity {
         let find = link_find(&self.db, product, LinkKind::EmailProof, &hash, now_ms).await?;
         let LinkRow { account_id, address, .. } = find.ok_or(Error::InvalidLink)?;
         let account_id = account_id.ok_or(Error::InvalidLink)?;
-        let event = AuditEvent {
-            product,
-            kind: AuditKind::EmailVerified,
-            account_id: Some(&account_id),
-            session_id: None,
-            request_id: &caller.request_id,
-            at: now_ms,
-            actor_id: None,
-            detail: None,
-        };
+        let event = AuditEvent::of(product, AuditKind::EmailVerified, &account_id, &caller.request_id, now_ms);
         self.db
             .write("verify email", async |tx: Tx| {
                 let account = account_lock(&tx, product, &account_id).await?.ok_or(Error::InvalidLink)?;

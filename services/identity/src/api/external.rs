@@ -297,14 +297,8 @@ async fn note(
     now_ms: i64,
 ) -> Result<(), Error> {
     let event = AuditEvent {
-        product,
-        kind,
-        account_id: Some(account_id),
-        session_id: None,
-        request_id: &caller.request_id,
-        at: now_ms,
-        actor_id: None,
         detail: Some(&identity.issuer),
+        ..AuditEvent::of(product, kind, account_id, &caller.request_id, now_ms)
     };
     Ok(audit_insert(tx, &event).await?)
 }

@@ -187,14 +187,8 @@ impl Identity {
 
 fn event<'a>(caller: &'a Caller, claims: &'a Claims, kind: AuditKind, at: i64) -> AuditEvent<'a> {
     AuditEvent {
-        product: &claims.prd,
-        kind,
-        account_id: Some(&claims.sub),
         session_id: Some(&claims.sid),
-        request_id: &caller.request_id,
-        at,
-        actor_id: None,
-        detail: None,
+        ..AuditEvent::of(&claims.prd, kind, &claims.sub, &caller.request_id, at)
     }
 }
 

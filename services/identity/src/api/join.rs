@@ -187,14 +187,8 @@ async fn finish(tx: &Tx, joining: &Joining<'_>, intent: Option<&NewIntent<'_>>, 
 async fn audit(tx: &Tx, joining: &Joining<'_>, now_ms: i64) -> Result<(), DbError> {
     let detail = format!("{} {}", joining.organisation_id, joining.role.as_str());
     let event = AuditEvent {
-        product: joining.product,
-        kind: AuditKind::MemberJoined,
-        account_id: Some(joining.account_id),
-        session_id: None,
-        request_id: joining.request_id,
-        at: now_ms,
-        actor_id: None,
         detail: Some(&detail),
+        ..AuditEvent::of(joining.product, AuditKind::MemberJoined, joining.account_id, joining.request_id, now_ms)
     };
     audit_insert(tx, &event).await
 }

@@ -350,14 +350,9 @@ pub(super) fn event<'a>(
 ) -> AuditEvent<'a> {
     let account_id = account_id.unwrap_or(&claims.sub);
     AuditEvent {
-        product: &claims.prd,
-        kind,
-        account_id: Some(account_id),
-        session_id: None,
-        request_id: &caller.request_id,
-        at,
         actor_id: Some(claims.sub.as_str()).filter(|actor_id| *actor_id != account_id),
         detail: Some(detail),
+        ..AuditEvent::of(&claims.prd, kind, account_id, &caller.request_id, at)
     }
 }
 

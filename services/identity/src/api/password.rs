@@ -165,14 +165,5 @@ async fn void_links(tx: &Tx, product: &str, account_id: &str, address: &str) -> 
 }
 
 fn event<'a>(caller: &'a Caller, kind: AuditKind, account_id: &'a str, at: i64) -> AuditEvent<'a> {
-    AuditEvent {
-        product: &caller.product,
-        kind,
-        account_id: Some(account_id),
-        session_id: None,
-        request_id: &caller.request_id,
-        at,
-        actor_id: None,
-        detail: None,
-    }
+    AuditEvent::of(&caller.product, kind, account_id, &caller.request_id, at)
 }

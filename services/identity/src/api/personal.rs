@@ -234,14 +234,5 @@ fn event<'a>(
     session_id: Option<&'a str>,
     at: i64,
 ) -> AuditEvent<'a> {
-    AuditEvent {
-        product: &caller.product,
-        kind,
-        account_id: Some(account_id),
-        session_id,
-        request_id: &caller.request_id,
-        at,
-        actor_id: None,
-        detail: None,
-    }
+    AuditEvent { session_id, ..AuditEvent::of(&caller.product, kind, account_id, &caller.request_id, at) }
 }

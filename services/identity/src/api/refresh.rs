@@ -140,14 +140,14 @@ async fn replay(tx: &Tx, attempt: &Attempt<'_>, session: &Session) -> Result<Out
         return Err(Error::Raced);
     }
     let event = AuditEvent {
-        product: &session.product,
-        kind: AuditKind::RefreshReplay,
-        account_id: Some(&session.account_id),
         session_id: Some(&session.id),
-        request_id: attempt.request_id,
-        at: attempt.now_ms,
-        actor_id: None,
-        detail: None,
+        ..AuditEvent::of(
+            &session.product,
+            AuditKind::RefreshReplay,
+            &session.account_id,
+            attempt.request_id,
+            attempt.now_ms,
+        )
     };
     audit_insert(tx, &event).await?;
     let until_ms = revoke(tx, &session.product, &session.id, attempt.now_ms).await?;

@@ -113,16 +113,7 @@ fn event<'a>(
     session_id: Option<&'a str>,
     at: i64,
 ) -> AuditEvent<'a> {
-    AuditEvent {
-        product: &claims.prd,
-        kind,
-        account_id: Some(&claims.sub),
-        session_id,
-        request_id: &caller.request_id,
-        at,
-        actor_id: None,
-        detail: None,
-    }
+    AuditEvent { session_id, ..AuditEvent::of(&claims.prd, kind, &claims.sub, &caller.request_id, at) }
 }
 
 fn session(row: SessionRow, current: &str) -> Session {

@@ -159,14 +159,5 @@ fn event<'a>(
     account_id: &'a str,
     at: i64,
 ) -> AuditEvent<'a> {
-    AuditEvent {
-        product: &product.slug,
-        kind,
-        account_id: Some(account_id),
-        session_id: None,
-        request_id: &caller.request_id,
-        at,
-        actor_id: None,
-        detail: None,
-    }
+    AuditEvent::of(&product.slug, kind, account_id, &caller.request_id, at)
 }

@@ -47,16 +47,7 @@ impl Identity {
             roles: Roles::default(),
             suspended: false,
         };
-        let event = AuditEvent {
-            product: &product.slug,
-            kind: AuditKind::Register,
-            account_id: Some(&account.id),
-            session_id: None,
-            request_id: &caller.request_id,
-            at: now_ms,
-            actor_id: None,
-            detail: None,
-        };
+        let event = AuditEvent::of(&product.slug, AuditKind::Register, &account.id, &caller.request_id, now_ms);
         self.db
             .write("register", async |tx: Tx| {
                 if !account_insert(&tx, &account, &email, &password_hash).await? {

@@ -182,16 +182,7 @@ mod tests {
         db.migrate(crate::MIGRATIONS).await.unwrap();
         begin(&db, secrets, &["p"]).await.unwrap();
         for at in 1..=entries {
-            let event = AuditEvent {
-                product: "p",
-                kind: AuditKind::Logout,
-                account_id: Some("a"),
-                session_id: None,
-                request_id: "r",
-                at,
-                actor_id: None,
-                detail: None,
-            };
+            let event = AuditEvent::of("p", AuditKind::Logout, "a", "r", at);
             db.write("log", async |tx: Tx| audit_insert(&tx, &event).await).await.unwrap();
         }
         db

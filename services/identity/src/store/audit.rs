@@ -113,6 +113,14 @@ pub struct AuditEvent<'a> {
     pub detail: Option<&'a str>,
 }
 
+impl<'a> AuditEvent<'a> {
+    /// What happened to an account by its own doing, outside of any session, at `at` in ms since 1970.
+    pub fn of(product: &'a str, kind: AuditKind, account_id: &'a str, request_id: &'a str, at: i64) -> AuditEvent<'a> {
+        let account_id = Some(account_id);
+        AuditEvent { product, kind, account_id, session_id: None, request_id, at, actor_id: None, detail: None }
+    }
+}
+
 record! {
     /// An event with its place.
     #[derive(Clone, Debug)]

@@ -3,7 +3,7 @@ use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-use crate::agents::schema::{LIST_DEFAULT, LIST_MOST};
+use crate::agents::schema::{LIST_DEFAULT, LIST_MOST, TITLE_CHARS};
 use crate::agents::tool::Misfit;
 
 /// Longest id, in bytes.
@@ -83,6 +83,23 @@ pub fn beginning(text: &str) -> String {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     }
+}
+
+/// A title or a name, without the blanks around it.
+pub fn title(name: &str, text: &str) -> Result<String, Misfit> {
+    let title = text.trim();
+    if title.is_empty() {
+        return Err(Misfit(format!("{name} must not be empty")));
+    }
+    within(name, title, TITLE_CHARS)?;
+    Ok(title.to_owned())
+}
+
+/// The fields that change, as the client's table has them.
+pub fn changed<const N: usize>(fields: [(&str, Option<Value>); N]) -> Result<Map<String, Value>, Misfit> {
+    let changed: Map<String, Value> =
+        fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
+    if changed.is_empty() { Err(Misfit("give at least one field to change".to_owned())) } else { Ok(changed) }
 }
 
 /// Refuses a text that is too long.

@@ -118,10 +118,16 @@ impl Desk {
         self.act("update_record", T::TABLE, fields);
     }
 
-    /// The client is to delete a record.
-    pub fn delete<T: Record>(&mut self, sheet: fn(&mut Desk) -> &mut Sheet<T>, id: Value) {
+    /// The client is to delete the record with this id. Gives what the model is told, also if there is none; see
+    /// [`Sheet::id`].
+    pub fn delete<T: Record>(&mut self, sheet: fn(&mut Desk) -> &mut Sheet<T>, id: &str) -> Value {
+        let id = match sheet(self).id(id) {
+            Ok(id) => id,
+            Err(unknown) => return unknown,
+        };
         sheet(self).items.retain(|record| *record.id() != id);
-        self.act("delete_record", T::TABLE, only_id(id));
+        self.act("delete_record", T::TABLE, only_id(id.clone()));
+        json!({ "deleted": id })
     }
 
     /// Every record by table, for agents without tools to read them by. Empty tables are left out.

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use futures_util::stream::{self, BoxStream, Stream, StreamExt};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 use tracing::{Instrument, Span};
 use weft_auth::{Caller, Entitlements};
 use weft_core::{Clock, Reason};
@@ -18,6 +18,7 @@ use weft_proto::orchestrator::v1::{ChatEvent, ChatRequest, ChatResponse, ModelDe
 use weft_runtime::Tasks;
 
 use crate::agents::{Registries, Registry};
+use crate::api::account::Account;
 use crate::api::work::{self, Work};
 use crate::config::Config;
 use crate::cost::{Asker, Books, Payer};
@@ -32,8 +33,6 @@ use crate::models::{ModelError, Models, Speaker};
 use crate::plans::{Place, PlanCache, Runs};
 use crate::sanitizer::{Pieces, Sanitizer, Sanitizers, Unchecked};
 
-/// Billing answers in this time or is away: the caller learns it within a second.
-const ENTITLEMENTS_WITHIN: Duration = Duration::from_millis(800);
 /// The plan's limit on steps of plans that run at once, by name.
 const RUNS_LIMIT: &str = "batch_active";
 /// A running step's place outlasts its deadline by this, until the step itself gives it back.
@@ -112,21 +111,19 @@ impl ChatApi {
     async fn admit(&self, caller: &Caller, request: ChatRequest) -> Result<Job, Error> {
         let parts = &self.parts;
         let question = Question::read(request, &parts.config)?;
-        let product = parts.products.get(&caller.product).cloned();
-        let sanitizer = parts.sanitizers.of(&caller.product);
-        let (product, sanitizer) =
-            product.zip(sanitizer).ok_or(Error::Invalid("unknown product; name one in x-weft-product".into()))?;
+        let account = Account::of(caller)?;
+        let product = Arc::clone(account.product(&parts.products)?);
+        let sanitizer = parts.sanitizers.of(&product.slug).ok_or(Error::NoAgent)?;
         // Better no answer than one that slips past the judge.
         if product.moderation == Moderation::HoldBack {
             return Err(Error::NoModeration);
         }
-        let user = caller.user().map_err(|status| Error::Refused(Box::new(status)))?;
-        let is_admin = user.roles.iter().any(|role| role == ADMIN);
-        let plan = parts.plan_of(&caller.product, &user.sub).await?;
-        let registry = parts.registries.of(&caller.product).ok_or(Error::NoAgent)?;
+        let is_admin = caller.user.as_ref().is_some_and(|user| user.has_role(ADMIN));
+        let plan = account.plan(&parts.entitlements).await?;
+        let registry = parts.registries.of(&product.slug).ok_or(Error::NoAgent)?;
         let (callable, candidates) = candidates(registry, &Reach::of(&product, &plan), &question)?;
         if let Some(wanted) = &question.model {
-            let own = parts.keys.of_model(&caller.product, &user.sub, wanted).await?;
+            let own = parts.keys.of_model(&account.product, &account.id, wanted).await?;
             // A server of the caller's own has models that no product knows.
             if own.is_none() || !is_compatible(wanted) {
                 model::check(wanted, &product, &plan)?;
@@ -138,11 +135,11 @@ impl ChatApi {
         let _place = match question.mode {
             Mode::Step(_) => {
                 let limit = plan.limits.get(RUNS_LIMIT).copied();
-                parts.runs.begin(&caller.product, &user.sub, limit, parts.config.total() + PLACE_LONGER).await?
+                parts.runs.begin(&account.product, &account.id, limit, parts.config.total() + PLACE_LONGER).await?
             }
             Mode::Direct | Mode::Plan => None,
         };
-        let payer = Payer::of(&caller.product, &user.sub, &plan);
+        let payer = Payer::of(&account.product, &account.id, &plan);
         let latest = Instant::now() + parts.config.total();
         let deadline = match product.on_disconnect {
             OnDisconnect::Continue => latest,
@@ -150,20 +147,6 @@ impl ChatApi {
         };
         let parts = Arc::clone(parts);
         Ok(Job { parts, product, plan, payer, is_admin, question, candidates, callable, _place, sanitizer, deadline })
-    }
-}
-
-impl Parts {
-    /// What the plan of an account includes.
-    ///
-    /// # Errors
-    /// [`Error::Refused`] if billing does not know the account, [`Error::NoEntitlements`] if it does not say in time.
-    pub async fn plan_of(&self, product: &str, account: &str) -> Result<Arc<billing::Entitlements>, Error> {
-        match timeout(ENTITLEMENTS_WITHIN, self.entitlements.of(product, account)).await {
-            Ok(Ok(plan)) => Ok(plan),
-            Ok(Err(status)) if status.code() == Code::NotFound => Err(Error::Refused(Box::new(status))),
-            Ok(Err(_)) | Err(_) => Err(Error::NoEntitlements),
-        }
     }
 }
 

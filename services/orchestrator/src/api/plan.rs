@@ -7,6 +7,7 @@ use weft_proto::orchestrator::v1 as proto;
 use weft_proto::orchestrator::v1::plan_service_server::PlanService;
 use weft_proto::orchestrator::v1::{GetPlaybookRequest, ListPlaybooksRequest, ListPlaybooksResponse};
 
+use crate::api::account::Account;
 use crate::api::chat::Parts;
 use crate::api::work::bounds;
 use crate::domain::agent::Reach;
@@ -32,11 +33,10 @@ impl PlanApi {
         wanted: impl Iterator<Item = &'a Playbook>,
     ) -> Result<Vec<proto::Playbook>, Error> {
         let parts = &self.parts;
-        let user = caller.user().map_err(|status| Error::Refused(Box::new(status)))?;
-        let product = parts.products.get(&caller.product).zip(parts.registries.of(&caller.product));
-        let (product, registry) =
-            product.ok_or(Error::Invalid("unknown product; name one in x-weft-product".into()))?;
-        let plan = parts.plan_of(&caller.product, &user.sub).await?;
+        let account = Account::of(caller)?;
+        let product = account.product(&parts.products)?;
+        let registry = parts.registries.of(&product.slug).ok_or(Error::NoAgent)?;
+        let plan = account.plan(&parts.entitlements).await?;
         let callable = Reach::of(product, &plan).callable(|name| registry.get(name).is_some());
         let callable: Vec<String> = callable.into_iter().map(str::to_owned).collect();
         let bounds = bounds(product, &plan, &callable);

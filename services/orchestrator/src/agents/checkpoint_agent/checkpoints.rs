@@ -3,7 +3,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use weft_core::new_id;
 
-use crate::agents::arguments::{beginning, flag, id, most, or_blank, or_minus_one, read, within};
+use crate::agents::arguments::{beginning, changed, flag, id, most, or_blank, or_minus_one, read, title, within};
 use crate::agents::desk::Desk;
 use crate::agents::schema::{TEXT_CHARS, TITLE_CHARS};
 use crate::agents::tool::Misfit;
@@ -65,11 +65,7 @@ struct Create {
 /// `create_checkpoint`. The id is made here, so that later tools of the same answer can speak of the checkpoint.
 pub fn create(desk: &mut Desk, arguments: Map<String, Value>) -> Result<Value, Misfit> {
     let given: Create = read(arguments)?;
-    let title = given.title.trim().to_owned();
-    if title.is_empty() {
-        return Err(Misfit("title must not be empty".to_owned()));
-    }
-    within("title", &title, TITLE_CHARS)?;
+    let title = title("title", &given.title)?;
     let description = given.description.unwrap_or_default();
     within("description", &description, TEXT_CHARS)?;
     let project_id = match desk.projects.id(&given.project_id) {
@@ -114,10 +110,7 @@ pub fn update(desk: &mut Desk, arguments: Map<String, Value>) -> Result<Value, M
     let given: Update = read(arguments)?;
     within("title", given.title.as_deref().unwrap_or_default(), TITLE_CHARS)?;
     within("description", given.description.as_deref().unwrap_or_default(), TEXT_CHARS)?;
-    let mut changed = changes(&given);
-    if changed.is_empty() {
-        return Err(Misfit("give at least one field to change".to_owned()));
-    }
+    let mut changed = changes(&given)?;
     let id = match desk.checkpoints.id(&given.checkpoint_id) {
         Ok(id) => id,
         Err(unknown) => return Ok(unknown),
@@ -131,7 +124,7 @@ pub fn update(desk: &mut Desk, arguments: Map<String, Value>) -> Result<Value, M
 }
 
 /// The fields that change, as the client's table has them.
-fn changes(given: &Update) -> Map<String, Value> {
+fn changes(given: &Update) -> Result<Map<String, Value>, Misfit> {
     let date = given.date.map(|ms| if ms == 0 { Value::Null } else { Value::from(ms) });
     let fields = [
         ("title", given.title.clone().map(Value::from)),
@@ -140,7 +133,7 @@ fn changes(given: &Update) -> Map<String, Value> {
         ("is_ai_suggested", given.is_ai_suggested.map(Value::from)),
         ("is_approved", given.is_approved.map(Value::from)),
     ];
-    fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+    changed(fields)
 }
 
 fn apply(given: Update, checkpoint: &mut Checkpoint) {
@@ -163,11 +156,5 @@ struct Delete {
 /// `delete_checkpoint`.
 pub fn delete(desk: &mut Desk, arguments: Map<String, Value>) -> Result<Value, Misfit> {
     let Delete { checkpoint_id } = read(arguments)?;
-    match desk.checkpoints.id(&checkpoint_id) {
-        Ok(id) => {
-            desk.delete(|desk| &mut desk.checkpoints, id.clone());
-            Ok(json!({ "deleted": id }))
-        }
-        Err(unknown) => Ok(unknown),
-    }
+    Ok(desk.delete(|desk| &mut desk.checkpoints, &checkpoint_id))
 }

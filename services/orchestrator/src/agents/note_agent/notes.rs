@@ -3,7 +3,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use weft_core::new_id;
 
-use crate::agents::arguments::{beginning, id, most, or_blank, or_minus_one, read, within};
+use crate::agents::arguments::{beginning, changed, id, most, or_blank, or_minus_one, read, title, within};
 use crate::agents::desk::Desk;
 use crate::agents::schema::{NOTE_CHARS, TITLE_CHARS};
 use crate::agents::tool::Misfit;
@@ -65,11 +65,7 @@ struct Create {
 /// `create_note`. The id is made here, so that later tools of the same answer can speak of the note.
 pub fn create(desk: &mut Desk, arguments: Map<String, Value>) -> Result<Value, Misfit> {
     let given: Create = read(arguments)?;
-    let title = given.title.trim().to_owned();
-    if title.is_empty() {
-        return Err(Misfit("title must not be empty".to_owned()));
-    }
-    within("title", &title, TITLE_CHARS)?;
+    let title = title("title", &given.title)?;
     let content = given.content.unwrap_or_default();
     within("content", &content, NOTE_CHARS)?;
     let note = Note { id: Value::from(new_id()), title, content };
@@ -96,17 +92,13 @@ pub fn update(desk: &mut Desk, arguments: Map<String, Value>) -> Result<Value, M
     let Update { note_id, title, content } = read(arguments)?;
     within("title", title.as_deref().unwrap_or_default(), TITLE_CHARS)?;
     within("content", content.as_deref().unwrap_or_default(), NOTE_CHARS)?;
-    if title.is_none() && content.is_none() {
-        return Err(Misfit("give at least one field to change".to_owned()));
-    }
+    let fields = [("title", title.clone().map(Value::from)), ("content", content.clone().map(Value::from))];
+    let mut changed = changed(fields)?;
     let has_read = desk.has_read_note(&note_id);
     let Some(note) = desk.notes.get_mut(&note_id) else { return Ok(desk.notes.unknown()) };
     if !has_read {
         return Ok(json!({"error": "read this note with get_note before you change it"}));
     }
-    let fields = [("title", &title), ("content", &content)];
-    let mut changed: Map<String, Value> =
-        fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), Value::from(value.clone()?)))).collect();
     changed.insert("id".to_owned(), note.id.clone());
     note.title = title.unwrap_or_else(|| std::mem::take(&mut note.title));
     note.content = content.unwrap_or_else(|| std::mem::take(&mut note.content));
@@ -117,11 +109,5 @@ pub fn update(desk: &mut Desk, arguments: Map<String, Value>) -> Result<Value, M
 /// `delete_note`.
 pub fn delete(desk: &mut Desk, arguments: Map<String, Value>) -> Result<Value, Misfit> {
     let One { note_id } = read(arguments)?;
-    match desk.notes.id(&note_id) {
-        Ok(id) => {
-            desk.delete(|desk| &mut desk.notes, id.clone());
-            Ok(json!({ "deleted": id }))
-        }
-        Err(unknown) => Ok(unknown),
-    }
+    Ok(desk.delete(|desk| &mut desk.notes, &note_id))
 }

@@ -3,7 +3,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use weft_core::new_id;
 
-use crate::agents::arguments::{beginning, flag, id, most, or_blank, or_minus_one, read, within};
+use crate::agents::arguments::{beginning, changed, flag, id, most, or_blank, or_minus_one, read, title, within};
 use crate::agents::desk::Desk;
 use crate::agents::schema::{LIST_MOST, TEXT_CHARS, TITLE_CHARS};
 use crate::agents::tool::Misfit;
@@ -76,11 +76,7 @@ struct Create {
 /// `create_project`. The id is made here, so that later tools of the same answer can speak of the project.
 pub fn create(desk: &mut Desk, arguments: Map<String, Value>) -> Result<Value, Misfit> {
     let given: Create = read(arguments)?;
-    let name = given.name.trim().to_owned();
-    if name.is_empty() {
-        return Err(Misfit("name must not be empty".to_owned()));
-    }
-    within("name", &name, TITLE_CHARS)?;
+    let name = title("name", &given.name)?;
     let description = given.description.unwrap_or_default();
     within("description", &description, TEXT_CHARS)?;
     let project = Project { id: Value::from(new_id()), name, description, status: ProjectStatus::Active };
@@ -112,11 +108,7 @@ pub fn update(desk: &mut Desk, arguments: Map<String, Value>) -> Result<Value, M
         ("description", given.description.clone().map(Value::from)),
         ("status", given.status.map(|status| json!(status))),
     ];
-    let mut changed: Map<String, Value> =
-        fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
-    if changed.is_empty() {
-        return Err(Misfit("give at least one field to change".to_owned()));
-    }
+    let mut changed = changed(fields)?;
     let id = match desk.projects.id(&given.project_id) {
         Ok(id) => id,
         Err(unknown) => return Ok(unknown),
@@ -143,16 +135,14 @@ struct Delete {
 /// `delete_project`. Only what is archived, or what the user wants gone and not archived.
 pub fn delete(desk: &mut Desk, arguments: Map<String, Value>) -> Result<Value, Misfit> {
     let Delete { project_id, is_confirmed } = read(arguments)?;
-    let id = match desk.projects.id(&project_id) {
-        Ok(id) => id,
-        Err(unknown) => return Ok(unknown),
-    };
+    if let Err(unknown) = desk.projects.id(&project_id) {
+        return Ok(unknown);
+    }
     let is_archived = desk.projects.get(&project_id).is_some_and(|project| project.status == ProjectStatus::Archived);
     if !is_archived && is_confirmed != Some(true) {
         return Ok(
             json!({"error": "this project is not archived: archive it instead, or ask whether it should go for good"}),
         );
     }
-    desk.delete(|desk| &mut desk.projects, id.clone());
-    Ok(json!({ "deleted": id }))
+    Ok(desk.delete(|desk| &mut desk.projects, &project_id))
 }
