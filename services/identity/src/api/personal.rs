@@ -13,7 +13,8 @@ use weft_proto::identity::v1::personal_data_service_server::PersonalDataService;
 use weft_proto::identity::v1::{EraseAccountRequest, EraseAccountResponse, ExportDataRequest, ExportedData};
 
 use super::organisation::forget_memberships;
-use super::{Identity, end_sessions};
+use super::{Identity, end_keys, end_sessions};
+use crate::domain::api_key::stored_scopes;
 use crate::domain::link::LinkKind;
 use crate::domain::role::Roles;
 use crate::domain::session::EndReason;
@@ -22,6 +23,7 @@ use crate::error::Error;
 use crate::github::Revoke;
 use crate::link_mail;
 use crate::store::account::{CredentialRow, account_credential, account_lock};
+use crate::store::api_key::api_key_list;
 use crate::store::audit::{AuditEvent, AuditKind, audit_insert};
 use crate::store::failure::failure_delete_all;
 use crate::store::github::github_delete;
@@ -113,6 +115,11 @@ impl Identity {
             .await?
             .into_iter()
             .map(|row| json!({"login": row.login, "scopes": row.scopes, "connected_at": row.connected_at}));
+        let api_keys = api_key_list(db, product, id).await?.into_iter().map(|row| {
+            json!({"id": row.id, "name": row.name, "scopes": stored_scopes(&row.scopes), "last_four": row.last_four,
+                   "budget": row.budget, "created_at": row.created_at, "expires_at": row.expires_at,
+                   "last_used_at": row.last_used_at})
+        });
         let events = person_events(db, product, id)
             .await?
             .into_iter()
@@ -123,6 +130,7 @@ impl Identity {
             part("organisations", &organisations.collect()),
             part("issuers", &issuers.collect()),
             part("github", &github.collect()),
+            part("api_keys", &api_keys.collect()),
             part("audit", &events.collect()),
         ])
     }
@@ -182,7 +190,8 @@ impl Identity {
         if !session_is_open(tx, product, id, &claims.sid, now_ms).await? {
             return Err(Error::InvalidAccessToken);
         }
-        let (_, rows) = end_sessions(tx, product, id, None, EndReason::Ended, now_ms).await?;
+        let (_, mut rows) = end_sessions(tx, product, id, None, EndReason::Ended, now_ms).await?;
+        rows.extend(end_keys(tx, product, id, now_ms).await?);
         let github = github_delete(tx, product, id).await?;
         let address = self.secrets.address_hash(&row.email);
         failure_delete_all(tx, product, &address).await?;

@@ -2,6 +2,7 @@
 mod billing;
 mod dns;
 mod node;
+mod wallets;
 
 use std::fs;
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ use weft_testing::{Database, FakeService, eventually};
 pub use billing::Known;
 pub use dns::NameServer;
 pub use node::{Node, Outcome, Session, claim, reason, token_id, with};
+pub use wallets::Wallets;
 pub use weft_testing::smtp::{MailServer, link_token};
 
 /// The product that most tests sign in to.
@@ -50,6 +52,8 @@ pub struct World {
     pub billing: FakeService,
     /// What billing was asked about accounts.
     pub known: Known,
+    /// What API keys have spent.
+    pub wallets: Wallets,
     /// Where mails are files.
     pub mail: TempDir,
     products: Arc<Products>,
@@ -64,16 +68,16 @@ impl World {
         weft_identity::migrate(&config).await.unwrap();
         let products = Arc::new(Products::builtin());
         let known = Known::default();
-        let plans = known.clone();
+        let (plans, wallets) = (known.clone(), Wallets::default());
         let billing = FakeService::billing_and(
             move |user_id| Entitlements {
                 plan: PLAN.to_owned(),
                 features: [("sso".to_owned(), plans.has_sso(user_id))].into(),
                 ..Entitlements::default()
             },
-            |routes| routes.add_service(known.server()),
+            |routes| routes.add_service(known.server()).add_service(wallets.server()),
         );
-        World { clock: Clock::manual(NOW_MS), config, billing, known, mail, products, database }
+        World { clock: Clock::manual(NOW_MS), config, billing, known, wallets, mail, products, database }
     }
 
     /// The product's manifest.

@@ -28,7 +28,11 @@ const DIMENSIONS_MOST: u32 = 4_096;
 pub struct EmbeddingApi(pub Arc<Parts>);
 
 impl EmbeddingApi {
-    async fn create(
+    /// Makes vectors.
+    ///
+    /// # Errors
+    /// A request over a limit, a model that cannot be chosen, and those of `Asker::embed`.
+    pub async fn create(
         &self,
         account: &Account,
         request: CreateEmbeddingsRequest,
