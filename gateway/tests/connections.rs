@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 use http::Method;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use weft_testing::eventually;
 
 use crate::harness::{Edge, Seen, listen, serve_shop};
@@ -84,9 +84,11 @@ async fn a_client_that_is_slow_with_its_headers_or_body_is_given_up() {
 
 #[tokio::test]
 async fn a_service_that_is_away_is_unavailable_at_once_and_comes_back_by_itself() {
-    let reserved = listen().await;
+    // Bound and not listening: connections are refused, and no other test is given the port.
+    let reserved = TcpSocket::new_v4().unwrap();
+    reserved.set_reuseaddr(true).unwrap();
+    reserved.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let shop = reserved.local_addr().unwrap();
-    drop(reserved);
     let edge = Edge::before(shop, Seen::default(), |_config| {}).await;
     let begun = Instant::now();
     let answer = edge.get("/v1/orders/o1").await;
@@ -99,8 +101,12 @@ async fn a_service_that_is_away_is_unavailable_at_once_and_comes_back_by_itself(
         (200, &json!("degraded"), &json!(["shop"]))
     );
 
+    let mut reserved = Some(reserved);
     for _round in 0..2 {
-        let listener = TcpListener::bind(shop).await.unwrap();
+        let listener = match reserved.take() {
+            Some(socket) => socket.listen(64).unwrap(),
+            None => TcpListener::bind(shop).await.unwrap(),
+        };
         let running = tokio::spawn(serve_shop(listener, Seen::default()));
         eventually("the shop answering", Duration::from_secs(5), || async {
             edge.get("/v1/orders/o1").await.status == 200

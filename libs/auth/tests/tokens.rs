@@ -23,7 +23,12 @@ fn base() -> Value {
 
 /// A token with any header and claims, signed with our key.
 fn forge(header: &Value, claims: &Value) -> String {
-    let message = format!("{}.{}", BASE64.encode(header.to_string()), BASE64.encode(claims.to_string()));
+    signed(&header.to_string(), &claims.to_string())
+}
+
+/// Any two texts, signed with our key.
+fn signed(header: &str, claims: &str) -> String {
+    let message = format!("{}.{}", BASE64.encode(header), BASE64.encode(claims));
     let signature = SigningKey::from_bytes(&SEED).sign(message.as_bytes());
     format!("{message}.{}", BASE64.encode(signature.to_bytes()))
 }
@@ -53,9 +58,13 @@ fn with_header(name: &str, value: Value) -> String {
 /// Signed, with a claim a second time in front.
 fn twice(name: &str, value: &str) -> String {
     let claims = base().to_string().replacen('{', &format!("{{\"{name}\":{value},"), 1);
-    let message = format!("{}.{}", BASE64.encode(good_header().to_string()), BASE64.encode(claims));
-    let signature = SigningKey::from_bytes(&SEED).sign(message.as_bytes());
-    format!("{message}.{}", BASE64.encode(signature.to_bytes()))
+    signed(&good_header().to_string(), &claims)
+}
+
+fn half_a_character() -> String {
+    let claims = base().to_string();
+    assert!(claims.contains("\"ada\""));
+    claims.replacen("\"ada\"", r#""ada\ud800""#, 1)
 }
 
 fn jwk_of_ours() -> Value {
@@ -108,6 +117,16 @@ fn headers_gone_wrong() -> Vec<(&'static str, String)> {
         ("a token inside", with_header("cty", json!("JWT"))),
         ("a place of keys", with_header("jku", json!("https://elsewhere.example/jwks.json"))),
         ("a place of certificates", with_header("x5u", json!("https://elsewhere.example/x5u.pem"))),
+        ("claims that are not encoded", with_header("b64", json!(false))),
+        ("claims that are packed", with_header("zip", json!("DEF"))),
+        ("claims that are encrypted", with_header("enc", json!("A256GCM"))),
+        ("a thumbprint of a certificate", with_header("x5t#S256", json!("AAAA"))),
+        ("a header of somebody else's", with_header("https://elsewhere.example/role", json!("admin"))),
+        ("alg twice", signed(r#"{"alg":"none","typ":"JWT","alg":"EdDSA","kid":"now"}"#, &base().to_string())),
+        ("kid twice", signed(r#"{"kid":"x","typ":"JWT","alg":"EdDSA","kid":"now"}"#, &base().to_string())),
+        ("alg in letters that look alike", with_header("alg", json!("\u{ff25}dDSA"))),
+        ("kid with an invisible character", with_header("kid", json!("now\u{200b}"))),
+        ("kid with a zero byte", with_header("kid", json!("now\u{0}"))),
         ("a certificate", with_header("x5c", json!(["MIIB"]))),
         ("our own key brought along", with_header("jwk", serde_json::to_value(jwk_of_ours()).unwrap())),
         ("a stranger's key under our kid", Signer::from_seed(KID.into(), &[4; 32]).mint(&claims("ada"))),
@@ -132,12 +151,20 @@ fn claims_gone_wrong() -> Vec<(&'static str, String)> {
         ("sub not text", with("sub", json!(7))),
         ("roles not a list", with("roles", json!("admin"))),
         ("wrong iss", with("iss", json!("https://elsewhere.example"))),
+        ("iss in another case", with("iss", json!("Weft"))),
+        ("iss with an invisible character", with("iss", json!("weft\u{200b}"))),
+        ("iss in letters that look alike", with("iss", json!("\u{ff57}eft"))),
+        ("sub with half a character", signed(&good_header().to_string(), &half_a_character())),
+        ("claims nested a thousand deep", twice("email", &format!("{}1{}", "[".repeat(1000), "]".repeat(1000)))),
         ("iss with something behind it", with("iss", json!("weft2"))),
         ("wrong aud", with("aud", json!("elsewhere"))),
         ("aud for others too", with("aud", json!(["weft", "elsewhere"]))),
         ("exp as text", with("exp", json!((START_S + 3600).to_string()))),
         ("exp as a fraction", with("exp", json!(1.9e9 + 0.5))),
         ("exp null", with("exp", Value::Null)),
+        ("exp true", with("exp", json!(true))),
+        ("exp as a list", with("exp", json!([START_S + 3600]))),
+        ("exp as an object", with("exp", json!({"value": START_S + 3600}))),
         ("exp beyond 64 bits", with("exp", json!(u64::MAX))),
         ("exp negative", with("exp", json!(-1))),
         ("exp smallest", with("exp", json!(i64::MIN))),
@@ -173,6 +200,7 @@ fn bytes_gone_wrong() -> Vec<(&'static str, String)> {
         ("twice", format!("{good}{good}")),
         ("claims that are no JSON", format!("{header}.{}.{signature}", BASE64.encode("claims"))),
         ("header that is no JSON", format!("{}.{payload}.{signature}", BASE64.encode("header"))),
+        ("a token in a token", signed(&good_header().to_string(), &good)),
         ("signed, but no object", forge(&good_header(), &json!([1, 2, 3]))),
         ("empty", String::new()),
         ("dots", "..".into()),

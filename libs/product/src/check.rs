@@ -169,6 +169,9 @@ fn issuers(raw: &[RawIssuer], credentials: &[CredentialKind], mistakes: &mut Mis
                 mistakes.at(text.span(), "this is empty; remove it or write what tokens say");
             }
         }
+        if let Some(claim) = raw.admin_claim.as_ref().filter(|claim| is_written_by_users(claim.get_ref())) {
+            mistakes.at(claim.span(), "people write this claim themselves; name one that only the issuer can write");
+        }
         issuers.push(Issuer {
             kind,
             issuer: raw.issuer.as_ref().map(|url| url.get_ref().clone()),
@@ -180,6 +183,12 @@ fn issuers(raw: &[RawIssuer], credentials: &[CredentialKind], mistakes: &mut Mis
         });
     }
     issuers
+}
+
+/// Whether a claim is one that Clerk (`unsafe_metadata`) or Supabase (`user_metadata`) lets its users write.
+fn is_written_by_users(claim: &str) -> bool {
+    let first = claim.split('.').next().unwrap_or_default();
+    ["unsafe_metadata", "unsafeMetadata", "user_metadata", "raw_user_meta_data"].contains(&first)
 }
 
 /// Whether this can be an `iss` or a list of keys: http or https, a host, nothing after `#`. Compared byte by byte later.

@@ -143,6 +143,9 @@ refused! {
     an_empty_audience_is_refused:
         "[\"password\"]" => "[\"oidc\"]\nissuers = [{ kind = \"oidc\", audiences = [\" \"] }]",
         "11: this is empty; remove it or write what tokens say";
+    an_admin_claim_that_people_write_themselves_is_refused:
+        "[\"password\"]" => "[\"supabase\"]\nissuers = [{ kind = \"supabase\", admin_claim = \"user_metadata.admin\" }]",
+        "11: people write this claim themselves; name one that only the issuer can write";
     an_unknown_key_of_an_issuer_is_refused:
         "[\"password\"]" => "[\"oidc\"]\nissuers = [{ kind = \"oidc\", secret = \"x\" }]",
         "11: unknown field `secret`, expected one of `kind`, `issuer`, `jwks_url`, `audiences`, `authorized_parties`, `admin_claim`, `link_by_email`";

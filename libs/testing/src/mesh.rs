@@ -81,6 +81,7 @@ impl Mesh {
             ("WEFT_IDENTITY_SECRET".to_owned(), IDENTITY_SECRET.to_owned()),
             ("WEFT_ORCHESTRATOR_SECRET".to_owned(), ORCHESTRATOR_SECRET.to_owned()),
             ("WEFT_LOG_FORMAT".to_owned(), "json".to_owned()),
+            ("WEFT_MAIL_DIR".to_owned(), folder.path().join("mail").display().to_string()),
             // Everybody in a test calls from one address.
             ("WEFT_EDGE_LOGINS_PER_MINUTE".to_owned(), "1000000".to_owned()),
         ];

@@ -19,6 +19,7 @@ mod late;
 mod ledger;
 mod money;
 mod payouts;
+mod personal;
 mod refunds;
 mod revenue;
 mod seeding;

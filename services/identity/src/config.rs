@@ -12,7 +12,7 @@ use weft_runtime::Environment;
 use weft_runtime::config::{ConfigErrors, key_of_slug, keys_for_products, load_for, load_from, positive, secret, url};
 
 use crate::github::GitHubConfig;
-use crate::issuers::IssuerConfig;
+use crate::issuers::{IssuerConfig, is_https};
 use crate::mail;
 
 /// Each thread keeps 19 MiB.
@@ -152,6 +152,15 @@ impl Config {
         if let Some(key) = open {
             errors.push(&key, "must be an https URL when ENV=prod, because what it tells is believed");
         }
+        if self.env == Environment::Prod {
+            for product in products.iter() {
+                let urls = product.identity.issuers.iter().flat_map(|issuer| [&issuer.issuer, &issuer.jwks_url]);
+                if urls.flatten().any(|url| !is_https(url)) {
+                    let key = format!("identity.issuers of {}", product.slug);
+                    errors.push(&key, "must be https URLs when ENV=prod, because what they tell is believed");
+                }
+            }
+        }
         if let Some(server) = self.smtp_url.as_ref().filter(|_| self.env == Environment::Prod) {
             if !is_https(&self.weft_app_url) {
                 errors.push("WEFT_APP_URL", "must be an https URL when ENV=prod, because mails have links to it");
@@ -189,10 +198,6 @@ impl Config {
             open.map(|(key, _)| format!("{key}{suffix}"))
         })
     }
-}
-
-fn is_https(url: &str) -> bool {
-    url.split_once("://").is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("https"))
 }
 
 fn cores() -> usize {
@@ -259,6 +264,27 @@ fn hash_threads<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn in_production_no_key_of_an_issuer_comes_in_the_clear() {
+        let manifest = include_str!("../../../products/cofounder.toml");
+        let issuer = |url: &str| format!("kind = \"clerk\"\njwks_url = \"{url}\"");
+        let told = |env, in_manifest: &str, in_env: Option<&str>| {
+            let manifest = manifest.replacen("kind = \"clerk\"", &issuer(in_manifest), 1);
+            assert!(manifest.contains(in_manifest));
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::write(folder.path().join("cofounder.toml"), manifest).unwrap();
+            let mut config = Config::new("sqlite:///x", "a secret of at least thirty-two bytes");
+            (config.env, config.issuers.clerk_jwks_url) = (env, in_env.map(str::to_owned));
+            let products = Products::load(Some(folder.path())).unwrap();
+            config.check(&products).err().map(|errors| errors.to_string()).unwrap_or_default()
+        };
+        let (plain, safe) = ("http://clerk.test/keys", "https://clerk.test/keys");
+        assert!(told(Environment::Prod, plain, None).contains("identity.issuers of cofounder: must be https"));
+        assert!(told(Environment::Prod, safe, Some(plain)).contains("CLERK_JWKS_URL: must be"));
+        assert_eq!(told(Environment::Prod, safe, Some(safe)), "");
+        assert_eq!(told(Environment::Staging, plain, Some(plain)), "");
+    }
 
     #[test]
     fn in_production_no_mail_and_no_link_goes_in_the_clear() {

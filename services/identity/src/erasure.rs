@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use futures_util::future::join_all;
+use tokio::time::sleep;
 use weft_db::jobs::{self, Job, NewJob};
 use weft_db::{DbError, Tx};
-use weft_proto::billing::v1::EraseAccountRequest;
 use weft_runtime::Shutdown;
 
 use crate::api::Identity;
-use crate::api::personal::about;
 use crate::error::Error;
 use crate::store::audit::{AuditEvent, AuditKind, audit_insert};
 
@@ -18,9 +17,7 @@ use crate::store::audit::{AuditEvent, AuditKind, audit_insert};
 const KIND: &str = "erase_account";
 /// How often jobs are looked for besides when one is added.
 const EVERY: Duration = Duration::from_secs(1);
-/// How long a service may take.
-const WITHIN: Duration = Duration::from_secs(30);
-/// Longer than that.
+/// Longer than a service may take.
 const LEASE: Duration = Duration::from_secs(60);
 /// A job that failed so often begins anew, and is never given up.
 const ATTEMPTS: i64 = 10;
@@ -67,13 +64,13 @@ async fn next(identity: &Identity) -> Result<bool, Error> {
     let db = &identity.db;
     let claimed = jobs::claim(db, KIND, identity.clock.now_ms(), LEASE, 1).await?;
     let Some(job) = claimed.into_iter().next() else { return Ok(false) };
-    let Err(why) = ask_billing(identity, &job).await else {
+    let Err(why) = ask_all(identity, &job).await else {
         return db
             .write("erased", async |tx: Tx| finish(&tx, &job, identity.clock.now_ms()).await)
             .await
             .map(|()| true);
     };
-    tracing::warn!(why, attempt = job.attempts, "billing did not erase an account yet, it is asked again");
+    tracing::warn!(why, attempt = job.attempts, "not every service has erased an account yet, all are asked again");
     let now_ms = identity.clock.now_ms();
     if job.attempts < ATTEMPTS {
         jobs::retry(db, &job, now_ms, &why).await?;
@@ -91,16 +88,11 @@ async fn next(identity: &Identity) -> Result<bool, Error> {
     Ok(true)
 }
 
-async fn ask_billing(identity: &Identity, job: &Job) -> Result<(), String> {
-    let request = about(&job.product, EraseAccountRequest { account_id: job.payload.clone() });
-    let mut request = request.map_err(|status| status.message().to_owned())?;
-    request.set_timeout(WITHIN);
-    let mut billing = identity.personal.clone();
-    match timeout(WITHIN, billing.erase_account(request)).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(status)) => Err(format!("billing answered {:?}", status.code())),
-        Err(_) => Err("billing did not answer in time".to_owned()),
-    }
+/// All at once, so that none waits for another that is away. Who has forgotten the account already says so again.
+async fn ask_all(identity: &Identity, job: &Job) -> Result<(), String> {
+    let asked = identity.keepers.iter().map(|keeper| keeper.erase(&job.product, &job.payload));
+    let failed: Vec<String> = join_all(asked).await.into_iter().filter_map(Result::err).collect();
+    if failed.is_empty() { Ok(()) } else { Err(failed.join(", ")) }
 }
 
 /// The first time the erasure ends, once however many worked at it; the second time leaves no trace.

@@ -172,7 +172,7 @@ pub enum Error {
     /// There is none, or it is of another product.
     #[error("there is no such account")]
     NoAccount,
-    /// At the command line: no account has this address or id.
+    /// At the command line: no account, in this product if one is named, has this address or id.
     #[error("there is no account {0}, register it first, or name its product with --product")]
     NoSuchAccount(String),
     /// At the command line: accounts of these products have it.
@@ -235,6 +235,9 @@ pub enum Error {
     /// Billing cannot be asked.
     #[error("the plan cannot be checked right now, try again")]
     BillingUnavailable,
+    /// A service that keeps data of the account cannot be asked for it.
+    #[error("not every part can be put together right now, try again")]
+    ExportUnavailable,
     /// The account has no address to prove.
     #[error("this account has no email")]
     NoEmail,
@@ -315,7 +318,7 @@ impl Error {
             Error::MemberExists => Reason::AlreadyExists,
             Error::SeatedElsewhere | Error::OwnerSeatedElsewhere => Reason::FailedPrecondition,
             Error::NoEmail | Error::IssuerNotSetUp | Error::OwnsOrganisation => Reason::PreconditionFailed,
-            Error::BillingUnavailable | Error::IssuerUnavailable => Reason::Unavailable,
+            Error::BillingUnavailable | Error::ExportUnavailable | Error::IssuerUnavailable => Reason::Unavailable,
             Error::AccountSuspended => Reason::AccountSuspended,
             Error::OwnAccount | Error::NotPermitted(_) => Reason::PermissionDenied,
             Error::PasswordsNotEnabled | Error::ProviderNotEnabled => Reason::IdentityProviderNotEnabled,

@@ -85,7 +85,7 @@ impl Place {
     }
 
     /// Whether this is the password of somebody who is signed in already.
-    pub async fn is_password(self, password: SecretString, stored: String) -> Result<bool, Error> {
+    pub async fn verify_own(self, password: SecretString, stored: String) -> Result<bool, Error> {
         Ok(self.verify(password, Some(stored), Vec::new()).await?.right)
     }
 

@@ -19,6 +19,8 @@ use crate::store::import::{ImportedAccount, import_existing, import_insert, shap
 
 /// Different costs of password hashes that a product may have besides our own: a wrong password takes the time of all.
 pub const MOST_SHAPES: i64 = 8;
+/// What all of them take together at most, in ms: nobody who guesses keeps a thread for longer.
+const MOST_WORK_MS: u64 = 2_000;
 /// Longest line in bytes.
 const LINE_BYTES: u64 = 16 * 1024;
 /// Accounts added by one transaction.
@@ -161,6 +163,10 @@ impl Importing<'_> {
         if let Some(shape) = shape.as_ref().filter(|shape| !self.shapes.contains(*shape)) {
             if self.shapes.len() as i64 >= MOST_SHAPES {
                 return Err("password_hash is of a ninth different cost, a product may have eight");
+            }
+            let work_ms = |shape: &String| Stored::parse(shape).map_or(0, |shape| shape.work_ms());
+            if self.shapes.iter().map(work_ms).sum::<u64>() + hash.work_ms() > MOST_WORK_MS {
+                return Err("password_hash is of one more cost, with which a wrong password would take over 2 s");
             }
             self.shapes.insert(shape.clone());
         }

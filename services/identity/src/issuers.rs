@@ -125,7 +125,7 @@ impl SetUp {
                 let audiences = project.clone().map_or(manifest_audiences, |project| vec![project]);
                 let of_project = format!("https://securetoken.google.com/{}", audiences.first()?);
                 let issuer = manifest_issuer.filter(|_| project.is_none()).unwrap_or(of_project);
-                (false, issuer, env.firebase_jwks_url.clone(), audiences)
+                (project.is_some(), issuer, env.firebase_jwks_url.clone(), audiences)
             }
             CredentialKind::Supabase => {
                 let of_project = env.supabase_url.as_ref().map(|url| format!("{}/auth/v1", url.trim_end_matches('/')));
@@ -252,6 +252,10 @@ impl Trusted {
             ExternalError::NotValid => Error::InvalidToken,
             ExternalError::Unavailable => Error::IssuerUnavailable,
         })?;
+        if self.set_up.kind == CredentialKind::Clerk && claims.text("sts") == Some("pending") {
+            // Clerk asks more of them, a second factor for instance, before they are signed in.
+            return Err(Error::InvalidToken);
+        }
         let token = ExternalToken {
             session: session_of(&claims).ok_or(Error::InvalidToken)?,
             issued: claims.issued,
@@ -317,6 +321,11 @@ fn fetch(listed: Listed, client: Client) -> Fetched {
     })
 }
 
+/// Whether what comes from there comes over TLS.
+pub fn is_https(url: &str) -> bool {
+    url.split_once("://").is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("https"))
+}
+
 /// Where an issuer says its keys are.
 async fn described(issuer: &str, client: &Client) -> Result<String, String> {
     #[derive(Deserialize)]
@@ -329,6 +338,9 @@ async fn described(issuer: &str, client: &Client) -> Result<String, String> {
         serde_json::from_slice(&get(&url, client).await?).map_err(|error| format!("its description: {error}"))?;
     if description.issuer != issuer {
         return Err("its description is of another issuer".to_owned());
+    }
+    if is_https(issuer) && !is_https(&description.jwks_uri) {
+        return Err("its description leads to keys without TLS".to_owned());
     }
     Ok(description.jwks_uri)
 }

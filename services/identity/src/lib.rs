@@ -14,6 +14,7 @@ mod hashing;
 mod housekeeping;
 mod import;
 mod issuers;
+mod keepers;
 mod keys;
 mod link_mail;
 mod mail;
@@ -35,7 +36,6 @@ use weft_db::keyring::{Keyring, KeyringError};
 use weft_db::{Db, DbOptions, Migration, jobs, keyring};
 use weft_product::Products;
 use weft_proto::billing::v1::account_service_client::AccountServiceClient;
-use weft_proto::billing::v1::personal_data_service_client::PersonalDataServiceClient;
 use weft_proto::billing::v1::wallet_service_client::WalletServiceClient;
 use weft_proto::identity::v1::admin_service_server::AdminServiceServer;
 use weft_proto::identity::v1::api_key_service_server::ApiKeyServiceServer;
@@ -82,6 +82,7 @@ use crate::domain::token::SecretKeys;
 use crate::github::Connections;
 use crate::hashing::Hashing;
 use crate::issuers::Issuers;
+use crate::keepers::Keeper;
 use crate::mail::Mailer;
 use crate::sign_on::SignOn;
 use crate::turns::Turns;
@@ -109,6 +110,8 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "import, setup, erasure",
         sql: include_str!("../migrations/0013_import_setup_erasure.sql"),
     },
+    Migration { version: 14, name: "mails by address", sql: include_str!("../migrations/0014_mails_by_address.sql") },
+    Migration { version: 15, name: "API keys", sql: include_str!("../migrations/0015_api_keys.sql") },
 ];
 
 /// Brings the database to this version.
@@ -170,7 +173,7 @@ pub async fn serve(config: Config, mesh: Mesh, products: Arc<Products>, listener
         entitlements: mesh.entitlements(),
         accounts: AccountServiceClient::new(mesh.channel("billing")),
         wallets: WalletServiceClient::new(mesh.channel("billing")),
-        personal: PersonalDataServiceClient::new(mesh.channel("billing")),
+        keepers: Keeper::all(&mesh),
         erasure_due: Notify::new(),
     });
     let keys = KeyApi(Arc::clone(&identity));

@@ -48,7 +48,7 @@ struct Letter {
     to: String,
     /// When its link is void, in ms since 1970.
     expires_at: i64,
-    /// Keyed hash of the address that is to be proven.
+    /// Keyed hash of the address of an account; none for an invitation.
     address: Option<String>,
     /// Name of the organisation; empty for other mails.
     organisation: String,
@@ -158,7 +158,7 @@ impl Sending {
         let account = account_find(&self.identity.db, &job.product, &job.payload).await?;
         let proves = kind == LinkKind::EmailProof;
         Ok(account.filter(|row| !row.email.is_empty()).map(|row| Letter {
-            address: proves.then(|| self.identity.secrets.address_hash(&row.email)),
+            address: Some(self.identity.secrets.address_hash(&row.email)),
             subject_id: row.id,
             to: row.email,
             expires_at: now_ms + if proves { PROOF_MS } else { RESET_MS },
@@ -220,9 +220,9 @@ async fn begin(tx: &Tx, job: &Job, link: &NewLink<'_>) -> Result<Begun, DbError>
             return Ok(Begun::Gone);
         }
     }
-    if let (LinkKind::PasswordReset, Some(account_id)) = (link.kind, link.account_id) {
+    if let (LinkKind::PasswordReset, Some(address)) = (link.kind, link.address) {
         let alive_ms = link.created_at - RESET_MS;
-        let sent = link_sent(tx, link.product, link.kind, account_id, alive_ms, MOST_RESETS as i64).await?;
+        let sent = link_sent(tx, link.product, link.kind, address, alive_ms, MOST_RESETS as i64).await?;
         let run_at = next_reset(&sent);
         if run_at > link.created_at {
             // Whoever asks meanwhile finds it waiting, and is sent this one.

@@ -68,7 +68,10 @@ pub async fn change_role(database_url: &str, clock: &Clock, order: RoleOrder<'_>
             let found = account_places(&tx, order.product, &folded, order.account).await?;
             let place = match found.as_slice() {
                 [place] => place,
-                [] => return Err(Error::NoSuchAccount(order.account.to_owned())),
+                [] => {
+                    let of = order.product.map(|slug| format!(" in {slug}")).unwrap_or_default();
+                    return Err(Error::NoSuchAccount(format!("{}{of}", order.account)));
+                }
                 several => {
                     let slugs: Vec<&str> = several.iter().map(|place| place.product.as_str()).collect();
                     return Err(Error::SeveralProducts(slugs.join(", ")));

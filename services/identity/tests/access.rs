@@ -18,7 +18,7 @@ type Expected = Option<Reason>;
 /// An RPC and what it says to nobody, an expired token, a token of another product, a service that is not listed,
 /// and one that is.
 const TABLE: &[(&str, [Expected; 5])] = &{
-    use Reason::{InvalidArgument, PermissionDenied, ProductMismatch, Unauthenticated};
+    use Reason::{IdentityProviderNotEnabled, InvalidArgument, PermissionDenied, ProductMismatch, Unauthenticated};
     // Public: everybody gets as far as the missing fields.
     let missing = [Some(InvalidArgument); 5];
     let unknown_token = [Some(Unauthenticated); 5];
@@ -33,7 +33,8 @@ const TABLE: &[(&str, [Expected; 5])] = &{
     let another_service = [service[0], service[1], service[2], service[3], Some(PermissionDenied)];
     [
         ("/weft.identity.v1.AuthService/Register", missing),
-        ("/weft.identity.v1.AuthService/Login", missing),
+        // Neither a password nor a token: nothing that the product could take.
+        ("/weft.identity.v1.AuthService/Login", [Some(IdentityProviderNotEnabled); 5]),
         ("/weft.identity.v1.AuthService/Refresh", unknown_token),
         ("/weft.identity.v1.AuthService/Logout", user),
         ("/weft.identity.v1.AuthService/GetMe", user),

@@ -133,7 +133,9 @@ async fn whatever_is_changed_is_named(world: &World) {
     }
     let of = |number: i64| format!("WHERE product = '{PRODUCT}' AND number = {number}");
     let edit = |set: &str, number| vec![format!("UPDATE audit_events SET {set} {}", of(number))];
-    let mut cases: Vec<(Vec<String>, Vec<(i64, &str)>)> = Vec::new();
+    /// Statements that tamper, and what is then found: the entry's number and the fault.
+    type Case = (Vec<String>, Vec<(i64, &'static str)>);
+    let mut cases: Vec<Case> = Vec::new();
     for number in [1, 5, 10] {
         for set in [
             "id = 'another'",

@@ -34,6 +34,8 @@ on_both_databases! {
     a_bad_token_is_one_and_the_same_401
     keys_rotate_and_an_outage_is_outlived
     a_token_of_one_product_is_nothing_in_another
+    who_comes_again_after_their_account_is_gone_is_somebody_new
+    a_token_that_is_for_somebody_else_is_refused
 }
 
 /// A node for which one stub plays every issuer, and the stub.
@@ -283,11 +285,45 @@ async fn what_issuers_say_of_addresses_counts_only_where_their_users_cannot_writ
         setting.me(product, &tokens).await.unwrap().email_verified
     };
     assert!(me("companion", setting.issuer.token(&setting.firebase("ana"))).await);
-    let mut claims = setting.firebase("ana");
+    let mut claims = setting.firebase("bob");
     claims["email_verified"] = json!("true");
     assert!(!me("companion", setting.issuer.token(&claims)).await, "only true is true");
     assert!(!me("zerobs", setting.issuer.token(&setting.supabase("ana"))).await);
     assert!(!me("cofounder", setting.issuer.token(&setting.clerk("ana"))).await);
+
+    // Who has shown it to us by mail need not have shown it to the issuer, for as long as it is the same address.
+    let mut claims = setting.clerk("ana");
+    claims["email"] = json!("ana@example.com");
+    assert!(!me("cofounder", setting.issuer.token(&claims)).await);
+    world.tamper("UPDATE accounts SET email_verified_at = 1 WHERE external_email = 'ana@example.com'").await;
+    assert!(me("cofounder", setting.issuer.token(&claims)).await);
+    claims["email"] = json!("another@example.com");
+    assert!(!me("cofounder", setting.issuer.token(&claims)).await);
+}
+
+async fn who_comes_again_after_their_account_is_gone_is_somebody_new(world: &World) {
+    let setting = Setting::on(world).await;
+    let before = claim(&setting.exchange_clerk(&setting.clerk("ana")).await.unwrap(), "sub");
+    world.tamper("DELETE FROM sessions").await;
+    world.tamper("DELETE FROM accounts").await;
+    assert_eq!(world.column::<i64>("SELECT COUNT(*) FROM external_identities").await, [0]);
+    let after = claim(&setting.exchange_clerk(&setting.clerk("ana")).await.unwrap(), "sub");
+    assert_ne!(after, before, "who comes again is somebody new");
+}
+
+async fn a_token_that_is_for_somebody_else_is_refused(world: &World) {
+    let setting = Setting::on(world).await;
+    for (name, value) in
+        [("aud", json!("convex")), ("sts", json!("pending")), ("exp", json!(setting.now_s() + 40 * 24 * 3600))]
+    {
+        let mut claims = setting.clerk("ana");
+        claims[name] = value;
+        assert_eq!(setting.exchange_clerk(&claims).await, Err(Reason::Unauthenticated), "{name}");
+        assert_eq!(setting.login_clerk(&claims).await, Err(Reason::Unauthenticated), "{name}");
+    }
+    let mut claims = setting.clerk("ana");
+    claims["sts"] = json!("active");
+    assert!(setting.exchange_clerk(&claims).await.is_ok());
 }
 
 async fn the_admin_claim_counts_for_the_token_that_was_given_for_it(world: &World) {

@@ -10,7 +10,7 @@ use weft_identity::{Config, IssuerConfig};
 use weft_product::Products;
 use weft_proto::identity::v1::oidc_service_client::OidcServiceClient;
 use weft_proto::identity::v1::{AuthTokens, FinishLoginRequest, StartLoginRequest, StartLoginResponse};
-use weft_testing::issuer::{CLIENT_ID, CLIENT_SECRET, Callback, IssuerStub, Weather};
+use weft_testing::issuer::{CLIENT_ID, CLIENT_SECRET, IssuerStub, Weather};
 use weft_testing::on_both_databases;
 
 use crate::harness::{Node, OTHER_PRODUCT, Outcome, PRODUCT, World, claim, reason, with};
@@ -21,6 +21,7 @@ pub const PAGE: &str = "http://localhost:3000/signed-in";
 on_both_databases! {
     who_signs_in_at_the_provider_has_one_account
     a_state_is_good_once_for_ten_minutes_and_its_product
+    who_sees_what_the_browser_comes_back_with_finishes_nothing
     what_the_provider_says_must_be_right
     of_fifty_who_finish_a_login_one_does
     a_provider_that_is_away_is_told_in_time
@@ -71,22 +72,27 @@ pub async fn start(node: &Node, email: &str) -> Outcome<StartLoginResponse> {
     start_in(node, PRODUCT, email, PAGE).await
 }
 
-async fn finish_in(node: &Node, product: &str, back: &Callback) -> Outcome<AuthTokens> {
-    let message = FinishLoginRequest { code: back.code.clone(), state: back.state.clone(), iss: back.issuer.clone() };
-    let answer = OidcServiceClient::new(node.channel.clone()).finish_login(with(product, None, message)).await;
+/// Signs in at `stub`: what the app then brings.
+pub async fn browse(stub: &IssuerStub, begun: &StartLoginResponse) -> FinishLoginRequest {
+    let back = stub.browse(&begun.authorization_url).await;
+    assert_eq!(back.state, begun.state);
+    FinishLoginRequest { code: back.code, state: back.state, iss: back.issuer, login_key: begun.login_key.clone() }
+}
+
+async fn finish_in(node: &Node, product: &str, back: &FinishLoginRequest) -> Outcome<AuthTokens> {
+    let request = with(product, None, back.clone());
+    let answer = OidcServiceClient::new(node.channel.clone()).finish_login(request).await;
     answer.map(|answer| answer.into_inner()).map_err(|status| reason(&status))
 }
 
-pub async fn finish(node: &Node, back: &Callback) -> Outcome<AuthTokens> {
+pub async fn finish(node: &Node, back: &FinishLoginRequest) -> Outcome<AuthTokens> {
     finish_in(node, PRODUCT, back).await
 }
 
 /// A whole login at `stub`.
 pub async fn sign_in(node: &Node, stub: &IssuerStub, email: &str) -> Outcome<AuthTokens> {
     let begun = start(node, email).await?;
-    let back = stub.browse(&begun.authorization_url).await;
-    assert_eq!(back.state, begun.state);
-    finish(node, &back).await
+    finish(node, &browse(stub, &begun).await).await
 }
 
 async fn who_signs_in_at_the_provider_has_one_account(world: &World) {
@@ -115,26 +121,42 @@ async fn a_state_is_good_once_for_ten_minutes_and_its_product(world: &World) {
     let stub = IssuerStub::start().await;
     let (here, there) =
         (node(world, &stub, world.config.clone()).await, node(world, &stub, world.config.clone()).await);
-    let begun = start(&here, "").await.unwrap();
-    let back = stub.browse(&begun.authorization_url).await;
+    let back = browse(&stub, &start(&here, "").await.unwrap()).await;
     assert_eq!(finish_in(&here, OTHER_PRODUCT, &back).await, Err(Reason::Unauthenticated));
     assert!(finish(&there, &back).await.is_ok(), "any server finishes it");
     for node in [&here, &there] {
         assert_eq!(finish(node, &back).await, Err(Reason::Unauthenticated));
     }
-    let late = stub.browse(&start(&here, "").await.unwrap().authorization_url).await;
-    let in_time = stub.browse(&start(&here, "").await.unwrap().authorization_url).await;
+    let late = browse(&stub, &start(&here, "").await.unwrap()).await;
+    let in_time = browse(&stub, &start(&here, "").await.unwrap()).await;
     world.pass(599);
     stub.bend(&ana(world));
     assert!(finish(&here, &in_time).await.is_ok());
     world.pass(1);
     assert_eq!(finish(&here, &late).await, Err(Reason::Unauthenticated));
-    let empty = Callback { state: String::new(), ..back.clone() };
+    let empty = FinishLoginRequest { state: String::new(), ..back.clone() };
     assert_eq!(finish(&here, &empty).await, Err(Reason::InvalidArgument));
     for state in ["x", &"A".repeat(43), &format!("{}A", back.state)] {
-        let unknown = Callback { state: state.to_owned(), ..back.clone() };
+        let unknown = FinishLoginRequest { state: state.to_owned(), ..back.clone() };
         assert_eq!(finish(&here, &unknown).await, Err(Reason::Unauthenticated), "{state}");
     }
+}
+
+/// Neither who reads the address on its way, nor who sends somebody to it that comes from a login of their own.
+async fn who_sees_what_the_browser_comes_back_with_finishes_nothing(world: &World) {
+    let stub = IssuerStub::start().await;
+    let node = node(world, &stub, world.config.clone()).await;
+    let (mine, theirs) = (start(&node, "").await.unwrap(), start(&node, "").await.unwrap());
+    let back = browse(&stub, &mine).await;
+    assert!(!mine.authorization_url.contains(&mine.login_key) && mine.state != mine.login_key);
+    let none = FinishLoginRequest { login_key: String::new(), ..back.clone() };
+    assert_eq!(finish(&node, &none).await, Err(Reason::InvalidArgument));
+    for key in [theirs.login_key.as_str(), &mine.state, "x", &"A".repeat(43), &"A".repeat(10_000)] {
+        let other = FinishLoginRequest { login_key: key.to_owned(), ..back.clone() };
+        assert_eq!(finish(&node, &other).await, Err(Reason::Unauthenticated), "{key:.50}");
+    }
+    assert_eq!(stub.exchanges(), 0);
+    assert!(finish(&node, &back).await.is_ok(), "and nothing was used up");
 }
 
 async fn what_the_provider_says_must_be_right(world: &World) {
@@ -163,17 +185,21 @@ async fn what_the_provider_says_must_be_right(world: &World) {
     let sessions = "SELECT COUNT(*) FROM sessions";
     assert_eq!(world.column::<i64>(sessions).await, [1]);
 
-    let mine = stub.browse(&start(&node, "").await.unwrap().authorization_url).await;
-    let theirs = stub.browse(&start(&node, "").await.unwrap().authorization_url).await;
+    let mine = browse(&stub, &start(&node, "").await.unwrap()).await;
+    let theirs = browse(&stub, &start(&node, "").await.unwrap()).await;
     // A stolen code does not fit another login's verifier.
-    let stolen = Callback { code: theirs.code, ..mine.clone() };
+    let stolen = FinishLoginRequest { code: theirs.code, ..mine.clone() };
     assert_eq!(finish(&node, &stolen).await, Err(Reason::Unauthenticated));
-    let back = stub.browse(&start(&node, "").await.unwrap().authorization_url).await;
-    for wrong in [
-        Callback { code: "code-0".to_owned(), ..back.clone() },
-        Callback { code: "x".repeat(5000), ..back.clone() },
-        Callback { issuer: "https://another.example.com".to_owned(), ..back.clone() },
+    for changed in [
+        FinishLoginRequest { code: "code-0".to_owned(), ..FinishLoginRequest::default() },
+        FinishLoginRequest { code: "x".repeat(5000), ..FinishLoginRequest::default() },
+        FinishLoginRequest { iss: "https://another.example.com".to_owned(), ..FinishLoginRequest::default() },
     ] {
+        let mut wrong = browse(&stub, &start(&node, "").await.unwrap()).await;
+        if !changed.code.is_empty() {
+            wrong.code = changed.code;
+        }
+        wrong.iss = changed.iss;
         assert_eq!(finish(&node, &wrong).await, Err(Reason::Unauthenticated));
     }
     stub.set_client_secret("changed there");
@@ -184,7 +210,7 @@ async fn what_the_provider_says_must_be_right(world: &World) {
 async fn of_fifty_who_finish_a_login_one_does(world: &World) {
     let stub = IssuerStub::start().await;
     let nodes = [node(world, &stub, world.config.clone()).await, node(world, &stub, world.config.clone()).await];
-    let back = stub.browse(&start(&nodes[0], "").await.unwrap().authorization_url).await;
+    let back = browse(&stub, &start(&nodes[0], "").await.unwrap()).await;
     let outcomes = join_all((0..50).map(|number| finish(&nodes[number % 2], &back))).await;
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1, "{outcomes:?}");
     assert!(outcomes.iter().all(|outcome| matches!(outcome, Ok(_) | Err(Reason::Unauthenticated))), "{outcomes:?}");
@@ -198,10 +224,8 @@ async fn a_provider_that_is_away_is_told_in_time(world: &World) {
     stub.down();
     assert_eq!(start(&node, "").await, Err(Reason::Unavailable));
     stub.up();
-    let backs = [
-        stub.browse(&start(&node, "").await.unwrap().authorization_url).await,
-        stub.browse(&start(&node, "").await.unwrap().authorization_url).await,
-    ];
+    let backs =
+        [browse(&stub, &start(&node, "").await.unwrap()).await, browse(&stub, &start(&node, "").await.unwrap()).await];
     for (back, weather) in backs.iter().zip([Weather::Down, Weather::Hang]) {
         stub.set_weather(weather);
         let begun = Instant::now();
@@ -239,6 +263,7 @@ async fn nothing_secret_of_a_login_is_in_the_database(world: &World) {
     let [row] = &rows[..] else { panic!("{rows:?}") };
     let nonce = begun.authorization_url.split("nonce=").nth(1).unwrap().split('&').next().unwrap();
     assert!(row.contains(stub.url()) && !row.contains(&begun.state) && !row.contains(nonce), "{row}");
+    assert!(!row.contains(&begun.login_key), "{row}");
     world.pass(600);
     let gone = async || world.column::<i64>("SELECT COUNT(*) FROM login_states").await == [0];
     weft_testing::eventually("the state to be forgotten", Duration::from_secs(10), gone).await;

@@ -15,7 +15,7 @@ use weft_testing::issuer::{CLIENT_ID, CLIENT_SECRET, IssuerStub};
 use weft_testing::{eventually, on_both_databases};
 
 use crate::harness::{NameServer, Node, Outcome, Session, World, claim, reason};
-use crate::oidc::{finish, node, person, sign_in, start};
+use crate::oidc::{browse, finish, node, person, sign_in, start};
 
 on_both_databases! {
     people_of_a_proven_domain_sign_in_and_are_members
@@ -302,7 +302,7 @@ async fn what_is_deleted_lets_nobody_in(world: &World) {
     let acme = connected(world, &node, &admin, &stub, "acme", "acme.example.com").await;
     stub.person(&person(world, "bob", "bob@acme.example.com"));
     let bob = sign_in(&node, &stub, "bob@acme.example.com").await.unwrap();
-    let back = stub.browse(&start(&node, "bob@acme.example.com").await.unwrap().authorization_url).await;
+    let back = browse(&stub, &start(&node, "bob@acme.example.com").await.unwrap()).await;
     for _ in 0..2 {
         assert_eq!(delete(&node, &acme.owner, &acme).await, Ok(()));
     }

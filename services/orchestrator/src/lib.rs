@@ -29,6 +29,7 @@ use weft_proto::orchestrator::v1::chat_service_server::ChatServiceServer;
 use weft_proto::orchestrator::v1::embedding_service_server::EmbeddingServiceServer;
 use weft_proto::orchestrator::v1::model_service_server::ModelServiceServer;
 use weft_proto::orchestrator::v1::open_ai_service_server::OpenAiServiceServer;
+use weft_proto::orchestrator::v1::personal_data_service_server::PersonalDataServiceServer;
 use weft_proto::orchestrator::v1::plan_service_server::PlanServiceServer;
 use weft_proto::orchestrator::v1::provider_key_service_server::ProviderKeyServiceServer;
 use weft_runtime::{Mesh, Server};
@@ -39,6 +40,7 @@ use crate::api::embedding::EmbeddingApi;
 use crate::api::model::ModelApi;
 use crate::api::openai::OpenAiApi;
 use crate::api::page::Pages;
+use crate::api::personal::PersonalDataApi;
 use crate::api::plan::PlanApi;
 use crate::api::provider_key::ProviderKeyApi;
 use crate::cost::Books;
@@ -95,6 +97,7 @@ pub async fn serve(config: Config, mesh: Mesh, products: Arc<Products>, listener
     let shared = cache(&config, &mesh).await?;
     let runs = Runs::new(shared.clone(), tasks.clone());
     let tellings = Tellings::start(&config, shared.clone(), &mesh);
+    let personal = PersonalDataApi { keys: keys.clone() };
     let own_keys = ProviderKeyApi {
         keys: keys.clone(),
         entitlements: entitlements.clone(),
@@ -132,6 +135,7 @@ pub async fn serve(config: Config, mesh: Mesh, products: Arc<Products>, listener
         .add(embeddings)
         .add(openai)
         .add(ProviderKeyServiceServer::new(own_keys))
+        .add(PersonalDataServiceServer::new(personal))
         .serve(listener)
         .await;
     database.close().await;

@@ -195,3 +195,21 @@ async fn a_model_that_declines_is_answered_for_with_a_fixed_sentence() {
     weft.llm.script([Reply::text("").finish("content_filter")]);
     assert_eq!(weft.chat(say("hello")).await.unwrap().response, "I cannot help with that.");
 }
+
+#[tokio::test]
+async fn a_model_that_lists_everything_again_and_again_is_told_that_it_is_enough() {
+    let weft = Orchestrator::start().await;
+    let tasks: Vec<Value> =
+        (0..120).map(|id| json!({"id": id, "title": format!("{id} {}", "x".repeat(400))})).collect();
+    for _ in 0..2 {
+        weft.llm.script([Reply::tools((0..20).map(|_| ("list_tasks", json!({"limit": 500}))))]);
+    }
+    weft.llm.script([Reply::text("That is all.")]);
+    assert_eq!(weft.chat(say_with_tasks("list them", &tasks)).await.unwrap().response, "That is all.");
+    let last = weft.llm.calls().pop().unwrap();
+    let told = results(&last);
+    assert_eq!((told.len(), &told[0]["count"]), (40, &json!(120)));
+    assert!(told[39]["error"].as_str().unwrap().contains("too much was read"));
+    let size = last.body["messages"].to_string().len();
+    assert!((500_000..1_000_000).contains(&size), "{size}");
+}

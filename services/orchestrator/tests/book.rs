@@ -56,6 +56,17 @@ impl Book {
         self.pages().lost = answers;
     }
 
+    /// Every open hold runs out: what was marked is charged.
+    pub fn run_out(&self) {
+        let mut pages = self.pages();
+        let Pages { holds, balances, .. } = &mut *pages;
+        for hold in holds.iter_mut().filter(|hold| hold.state() == HoldState::Open) {
+            hold.set_state(HoldState::Expired);
+            hold.charged = hold.progress;
+            *balances.entry(hold.user_id.clone()).or_default() += hold.amount - hold.charged;
+        }
+    }
+
     /// Every hold so far, oldest first.
     pub fn holds(&self) -> Vec<Hold> {
         self.pages().holds.clone()

@@ -3,11 +3,12 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 use tracing_subscriber::fmt::MakeWriter;
 use weft_auth::{AUDIENCE, Claims, ISSUER, PRODUCT_HEADER, Signer};
 use weft_core::{Clock, new_id};
@@ -353,6 +354,20 @@ pub fn actions(response: &ChatResponse) -> Vec<(String, String, HashMap<String, 
         (action.r#type.clone(), action.table.clone().unwrap(), fields.collect())
     };
     response.actions.iter().map(told).collect()
+}
+
+/// Asks again while the answer is UNAVAILABLE, which a machine that is busy with other tests may say to many at once.
+pub async fn patiently<A, F>(ask: impl Fn() -> F) -> Result<A, Status>
+where
+    F: Future<Output = Result<A, Status>>,
+{
+    for _ in 0..100 {
+        match ask().await {
+            Err(status) if status.code() == Code::Unavailable => tokio::time::sleep(Duration::from_millis(50)).await,
+            end => return end,
+        }
+    }
+    ask().await
 }
 
 /// A listener on a free port and its URL.

@@ -17,15 +17,16 @@ async fn what_is_over_a_limit_is_too_large() {
     let document = as_struct(&json!({"text": "x"}));
     let large = as_struct(&json!({"text": "x".repeat(262_144)}));
     let tasks: Vec<_> = (0..501).map(|id| json!({"id": id, "title": "x"})).collect();
-    for request in [
-        say(&"x".repeat(32_769)),
-        with_context(ChatContext { user_profile: Some(large), ..ChatContext::default() }),
-        with_context(ChatContext { relevant_documents: vec![document; 101], ..ChatContext::default() }),
-        with_context(ChatContext { conversation_history: vec![turn; 101], ..ChatContext::default() }),
-        say_with_tasks("hello", &tasks),
+    for (request, limit) in [
+        (say(&"x".repeat(32_769)), "32768"),
+        (with_context(ChatContext { user_profile: Some(large), ..ChatContext::default() }), "262144"),
+        (with_context(ChatContext { relevant_documents: vec![document; 101], ..ChatContext::default() }), "100"),
+        (with_context(ChatContext { conversation_history: vec![turn; 101], ..ChatContext::default() }), "100"),
+        (say_with_tasks("hello", &tasks), "500"),
     ] {
         let status = weft.chat(request.clone()).await.unwrap_err();
         assert_eq!((status.code(), Reason::of(&status)), (Code::ResourceExhausted, Some(Reason::PayloadTooLarge)));
+        assert!(status.message().contains(limit), "{}", status.message());
         let status = weft.stream(request).await.end.unwrap_err();
         assert_eq!(Reason::of(&status), Some(Reason::PayloadTooLarge));
     }

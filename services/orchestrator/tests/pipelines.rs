@@ -56,6 +56,31 @@ async fn every_agent_of_a_pipeline_is_bound_to_the_plan() {
 }
 
 #[tokio::test]
+async fn a_pipeline_that_breaks_off_in_the_middle_is_an_error_and_tells_nothing() {
+    let weft = Orchestrator::start().await;
+    let script = || {
+        [
+            Reply::tool("create_project", &json!({"name": "Launch"})),
+            Reply::text("The project is there."),
+            Reply::chunks(["The ", "task ", "is"]).cut_after(1),
+        ]
+    };
+    weft.llm.script(script());
+    let plain = weft.chat(through(&["project_agent", "task_agent", "task_agent"])).await.unwrap_err();
+    weft.llm.script(script());
+    let heard = weft.stream(through(&["project_agent", "task_agent", "task_agent"])).await;
+    for refused in [plain, heard.end.unwrap_err()] {
+        assert_eq!(
+            (refused.code(), Reason::of(&refused)),
+            (Code::Unavailable, Some(Reason::ProviderStreamInterrupted))
+        );
+    }
+    assert!(heard.tokens.is_empty());
+    // The third agent and the synthesis are never asked.
+    assert_eq!(weft.llm.calls().len(), 6);
+}
+
+#[tokio::test]
 async fn it_works_without_a_key() {
     let weft = Orchestrator::offline().await;
     let request =

@@ -109,6 +109,10 @@ async fn the_same_request_is_planned_once_if_nothing_of_it_is_in_the_plan() {
     assert_eq!((&again.steps, &again.agent, &again.model), (&first.steps, &first.agent, &first.model));
     assert_eq!(again.usage.unwrap().total_tokens, 0);
     assert_eq!(weft.llm.calls().len(), 1);
+    // Nobody learns from it what others asked for.
+    weft.llm.script([Reply::text(&impersonal().to_string())]);
+    let other = weft.chat_on("pro as well", planned("make a task of my mail")).await.unwrap();
+    assert!(other.steps == first.steps && other.usage.unwrap().total_tokens > 0);
     // Another account's plan may not allow it; another request is another plan; one with words of a user is not kept.
     weft.llm.script([Reply::text(&impersonal().to_string())]);
     weft.chat_on("free", planned("make a task of my mail")).await.unwrap();
@@ -116,7 +120,7 @@ async fn the_same_request_is_planned_once_if_nothing_of_it_is_in_the_plan() {
         weft.llm.script([Reply::text(&report().to_string())]);
         weft.chat(planned("report")).await.unwrap();
     }
-    assert_eq!(weft.llm.calls().len(), 4);
+    assert_eq!(weft.llm.calls().len(), 5);
 }
 
 #[tokio::test]
@@ -157,7 +161,8 @@ async fn an_account_runs_as_many_steps_at_once_as_its_plan_says() {
         running.push(events);
     }
     let refused = weft.chat_on("free", step("day_plan")).await.unwrap_err();
-    assert_eq!(told(&refused), (Code::PermissionDenied, Some(Reason::QuotaExceeded)));
+    assert_eq!(told(&refused), (Code::ResourceExhausted, Some(Reason::QuotaExceeded)));
+    assert_eq!(Reason::QuotaExceeded.http(), 403);
     // What is no step is not counted, nor is another account's.
     assert!(weft.chat_on("free", say("hello")).await.is_ok());
     assert!(weft.chat_on("pro", step("day_plan")).await.is_ok());

@@ -153,6 +153,26 @@ async fn what_tools_hand_to_the_client_is_clean_too() {
 }
 
 #[tokio::test]
+async fn what_a_model_thinks_aloud_is_not_told() {
+    let weft = Orchestrator::start().await;
+    let _installed = metrics_text();
+    let text = "<think>\nЯ должен сказать «привет».\n</think>\n\nПривет, <think> — это тег.";
+    for size in [1, 7, 1_000] {
+        for answer in answers(&weft, &chunks_of(text, size)).await {
+            assert_eq!(answer.response, "Привет, <think> — это тег.");
+        }
+    }
+    eventually("the count", Duration::from_secs(5), || async {
+        let text = metrics_text();
+        let is_counted =
+            |line: &str| line.contains("weft_sanitizer_matches_total") && line.contains("field=\"reasoning\"");
+        text.lines().any(is_counted)
+    })
+    .await;
+    assert!(!logs().text().contains("Я должен сказать"));
+}
+
+#[tokio::test]
 async fn an_answer_that_breaks_off_within_a_prompt_keeps_it() {
     let weft = Orchestrator::start().await;
     let secrets = secrets(&weft).await;

@@ -3,11 +3,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
-use tonic::Request;
-use tonic::transport::Endpoint;
-use weft_proto::orchestrator::v1::ChatRequest;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
+use weft_core::Reason;
 use weft_proto::orchestrator::v1::chat_event::Event;
 use weft_proto::orchestrator::v1::chat_service_client::ChatServiceClient;
+use weft_proto::orchestrator::v1::{ChatRequest, ChatUsage};
 use weft_testing::eventually;
 use weft_testing::llm::{LlmStub, Reply};
 use weft_testing::mesh::{Mesh, Options};
@@ -17,41 +18,90 @@ use weft_testing::postgres;
 use crate::{WEFT, adiuva_with};
 
 /// Credits of everybody, a day.
-const CREDITS: f64 = 100_000.0;
+const CREDITS: f64 = 1_000_000.0;
 /// Tokens of a credit.
 const TOKENS_PER_CREDIT: f64 = 10_000.0;
-/// Calls of each kind.
-const CALLS: usize = 15;
-/// So many run at once.
-const AT_ONCE: usize = 5;
+/// Calls of each kind in each of the four ways: 408 in all.
+const CALLS: usize = 17;
 /// Tokens of every prompt, of a whole answer, and of one that is cut.
 const TOKENS: (i64, i64, i64) = (20, 1_000, 500);
+/// Tokens of a round that only calls a tool.
+const ROUND: (i64, i64) = (100, 10);
+/// So often a call is asked for.
+const TRIES: usize = 100;
 /// All holds have ended in this time.
 const SETTLED_WITHIN: Duration = Duration::from_secs(60);
 
-/// How a call ends, and the model that stands for it.
-#[derive(Clone, Copy, PartialEq)]
+/// How a call goes and ends.
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Kind {
     Plain,
     Stream,
+    /// A round that calls a tool, then the answer: streamed every other time.
+    Tools,
+    /// The provider fails once before it answers: streamed every other time.
+    Retry,
     ClientCut,
     ProviderCut,
 }
 
-const KINDS: [Kind; 4] = [Kind::Plain, Kind::Stream, Kind::ClientCut, Kind::ProviderCut];
+const KINDS: [Kind; 6] = [Kind::Plain, Kind::Stream, Kind::Tools, Kind::Retry, Kind::ClientCut, Kind::ProviderCut];
 
 impl Kind {
+    /// The model that stands for it: each has replies of its own.
     fn model(self) -> &'static str {
         match self {
-            Kind::Plain => "stub-20-1000",
-            Kind::Stream => "stub-020-1000",
-            Kind::ClientCut => "stub-20-01000",
-            Kind::ProviderCut => "stub-020-01000",
+            Kind::Plain => "meter-plain",
+            Kind::Stream => "meter-stream",
+            Kind::Tools => "meter-tools",
+            Kind::Retry => "meter-retry",
+            Kind::ClientCut => "meter-client-cut",
+            Kind::ProviderCut => "meter-provider-cut",
+        }
+    }
+
+    /// What its provider says to one call.
+    fn replies(self, on_disconnect: &str) -> Vec<Reply> {
+        match self {
+            Kind::Plain | Kind::Stream => vec![words()],
+            Kind::Tools => {
+                let every = json!({"status": "", "priority": "", "limit": -1});
+                vec![Reply::tool("list_tasks", &every).usage(ROUND.0, ROUND.1), words()]
+            }
+            Kind::Retry => vec![Reply::status(500), words()],
+            Kind::ClientCut if on_disconnect == "cancel" => vec![words().hang_after(500)],
+            // Slow enough for its reader to leave in the middle.
+            Kind::ClientCut => vec![words().delay(Duration::from_millis(1))],
+            Kind::ProviderCut => vec![words().cut_after(500)],
+        }
+    }
+
+    /// What one call of it costs, in tokens.
+    fn tokens(self, on_disconnect: &str) -> i64 {
+        let (whole, cut) = (TOKENS.0 + TOKENS.1, TOKENS.0 + TOKENS.2);
+        match self {
+            Kind::Plain | Kind::Stream | Kind::Retry => whole,
+            Kind::Tools => ROUND.0 + ROUND.1 + whole,
+            Kind::ClientCut if on_disconnect != "cancel" => whole,
+            Kind::ClientCut | Kind::ProviderCut => cut,
+        }
+    }
+
+    fn is_streamed(self, at: usize) -> bool {
+        match self {
+            Kind::Plain => false,
+            Kind::Tools | Kind::Retry => at.is_multiple_of(2),
+            Kind::Stream | Kind::ClientCut | Kind::ProviderCut => true,
         }
     }
 }
 
-/// Adiuva with credits, a model of the stub's, and one of the two ways with readers who leave.
+/// Words that no prompt has, so that each comes to the reader as it is, as a piece of its own.
+fn words() -> Reply {
+    Reply::chunks((0..TOKENS.1).map(|_| " слово")).usage(TOKENS.0, TOKENS.1)
+}
+
+/// Adiuva with credits, the models of the stub's, and one of the two ways with readers who leave.
 async fn metered(mut options: Options, stub: &LlmStub, on_disconnect: &str) -> (Mesh, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let models: Vec<String> = KINDS.map(|kind| format!("\"{}\"", kind.model())).to_vec();
@@ -85,33 +135,67 @@ fn request(person: &Persona, kind: Kind) -> Request<ChatRequest> {
     request
 }
 
-/// One call, ended as its kind is.
-async fn call(orchestrator: String, person: Persona, kind: Kind) {
-    let mut client = ChatServiceClient::new(Endpoint::from_shared(orchestrator).unwrap().connect_lazy());
-    if kind == Kind::Plain {
-        let usage = client.chat(request(&person, kind)).await.unwrap().into_inner().usage.unwrap();
-        assert_eq!((usage.prompt_tokens, usage.completion_tokens, usage.estimated), (TOKENS.0, TOKENS.1, false));
-        return;
-    }
-    let mut events = client.stream_chat(request(&person, kind)).await.unwrap().into_inner();
-    let mut tokens = 0;
-    loop {
-        match events.message().await.map(|event| event.and_then(|event| event.event)) {
-            Ok(Some(Event::Token(_))) if kind == Kind::ClientCut && tokens + 1 == TOKENS.2 => return,
-            Ok(Some(Event::Token(_))) => tokens += 1,
-            Ok(Some(Event::Done(_))) => assert!(kind == Kind::Stream && tokens == TOKENS.1, "{tokens} tokens"),
-            Ok(None) => return,
-            Err(status) => {
-                assert!(kind == Kind::ProviderCut, "{status}");
-                assert_eq!(weft_core::Reason::of(&status), Some(weft_core::Reason::ProviderStreamInterrupted));
-                return;
-            }
-        }
-    }
+fn client(orchestrator: &str) -> ChatServiceClient<Channel> {
+    ChatServiceClient::new(Endpoint::from_shared(orchestrator.to_owned()).unwrap().connect_lazy())
 }
 
-fn words() -> Reply {
-    Reply::chunks((0..TOKENS.1).map(|_| " word")).usage(TOKENS.0, TOKENS.1)
+/// One call, ended as its kind is. Who is refused before it begins, because billing has too much to do, asks again.
+async fn call(orchestrator: &str, person: &Persona, kind: Kind, is_streamed: bool, on_disconnect: &str) {
+    let mut usual = kind.tokens(on_disconnect);
+    for _ in 0..TRIES {
+        let ended = match is_streamed {
+            true => streamed(orchestrator, person, kind).await,
+            false => client(orchestrator).chat(request(person, kind)).await.map(|answer| answer.into_inner().usage),
+        };
+        match ended {
+            Ok(usage) => {
+                let told = usage.map(|usage| (usage.total_tokens, usage.estimated));
+                return assert_eq!(told.unwrap_or((usual, false)), (usual, false), "{kind:?}");
+            }
+            Err(status) => assert_eq!(Reason::of(&status), Some(Reason::Unavailable), "{kind:?}: {status}"),
+        }
+        // The tool may have been called already.
+        if kind == Kind::Tools {
+            usual = TOKENS.0 + TOKENS.1;
+        }
+    }
+    panic!("{kind:?}: billing never answered");
+}
+
+/// A whole answer of a kind's model.
+async fn answered(orchestrator: &str, person: &Persona, kind: Kind) {
+    for _ in 0..TRIES {
+        match client(orchestrator).chat(request(person, kind)).await {
+            Ok(_) => return,
+            Err(status) => assert_eq!(Reason::of(&status), Some(Reason::Unavailable), "{kind:?}: {status}"),
+        }
+    }
+    panic!("{kind:?}: billing never answered");
+}
+
+/// A streamed call that ends as it should, and what it says that it used.
+async fn streamed(orchestrator: &str, person: &Persona, kind: Kind) -> Result<Option<ChatUsage>, Status> {
+    let mut events = client(orchestrator).stream_chat(request(person, kind)).await?.into_inner();
+    let (mut tokens, mut used) = (0, None);
+    loop {
+        match events.message().await.map(|event| event.and_then(|event| event.event)) {
+            Ok(Some(Event::Token(_))) => tokens += 1,
+            Ok(Some(Event::Done(done))) => used = done.usage,
+            Ok(None) => {
+                assert!(kind != Kind::ProviderCut && used.is_some() && tokens == TOKENS.1, "{kind:?}: {tokens}");
+                return Ok(used);
+            }
+            Err(status) if tokens == 0 => return Err(status),
+            Err(status) => {
+                assert_eq!((kind, tokens), (Kind::ProviderCut, TOKENS.2), "{status}");
+                assert_eq!(Reason::of(&status), Some(Reason::ProviderStreamInterrupted));
+                return Ok(None);
+            }
+        }
+        if kind == Kind::ClientCut && tokens == TOKENS.2 {
+            return Ok(None);
+        }
+    }
 }
 
 async fn balance(person: &Persona) -> Value {
@@ -127,35 +211,31 @@ async fn until_settled(person: &Persona) -> i64 {
     ((CREDITS - left) * TOKENS_PER_CREDIT).round() as i64
 }
 
-async fn the_ledger_is_the_meter(options: Options, on_disconnect: &str) {
+async fn the_ledger_is_the_meter(options: Options, on_disconnect: &'static str) {
     let stub = LlmStub::start().await;
     let (mesh, _products) = metered(options, &stub, on_disconnect).await;
     let person = Persona::register(mesh.edge(), "adiuva", "payer@example.com").await;
+    #[expect(clippy::disallowed_methods, reason = "a longer proof is asked for by the environment of a test")]
     let calls = std::env::var("WEFT_PROVE_CALLS").map_or(CALLS, |calls| calls.parse().unwrap());
     // One whole answer of each model: what its provider says of the prompt is known of those that are cut.
     for kind in KINDS {
-        let mut client =
-            ChatServiceClient::new(Endpoint::from_shared(mesh.orchestrator.url.clone()).unwrap().connect_lazy());
-        client.chat(request(&person, kind)).await.unwrap();
+        stub.script_for(kind.model(), [words()]);
+        answered(&mesh.orchestrator.url, &person, kind).await;
     }
-    let client_cut = || match on_disconnect {
-        "cancel" => words().hang_after(500),
-        _ => words().delay(Duration::from_millis(1)),
-    };
-    stub.script_for(Kind::ClientCut.model(), (0..calls).map(|_| client_cut()));
-    stub.script_for(Kind::ProviderCut.model(), (0..calls).map(|_| words().cut_after(500)));
     let mut running = JoinSet::new();
-    for kind in (0..calls).flat_map(|_| KINDS) {
-        if running.len() >= AT_ONCE {
-            running.join_next().await.unwrap().unwrap();
-        }
-        running.spawn(call(mesh.orchestrator.url.clone(), person.clone(), kind));
+    for kind in KINDS {
+        stub.script_for(kind.model(), (0..calls).flat_map(|_| kind.replies(on_disconnect)));
+        let (orchestrator, person) = (mesh.orchestrator.url.clone(), person.clone());
+        running.spawn(async move {
+            for at in 0..calls {
+                call(&orchestrator, &person, kind, kind.is_streamed(at), on_disconnect).await;
+            }
+        });
     }
     running.join_all().await;
     let paid = until_settled(&person).await;
-    let whole = if on_disconnect == "cancel" { 2 } else { 3 };
-    let (whole, cut) = (calls * whole + KINDS.len(), calls * (4 - whole));
-    let expected = (TOKENS.0 + TOKENS.1) * whole as i64 + (TOKENS.0 + TOKENS.2) * cut as i64;
+    let firsts = (TOKENS.0 + TOKENS.1) * KINDS.len() as i64;
+    let expected = firsts + KINDS.iter().map(|kind| kind.tokens(on_disconnect) * calls as i64).sum::<i64>();
     eventually("the provider's meter", SETTLED_WITHIN, || async { stub.billed().0 + stub.billed().1 == expected })
         .await;
     assert_eq!(paid, expected, "the ledger and the provider's meter differ");
@@ -191,12 +271,11 @@ async fn a_call_whose_orchestrator_dies_is_paid_as_far_as_it_was_marked() {
     let stub = LlmStub::start().await;
     let (mut mesh, _products) = metered(Options::new(WEFT), &stub, "cancel").await;
     let person = Persona::register(mesh.edge(), "adiuva", "payer@example.com").await;
-    let client =
-        || ChatServiceClient::new(Endpoint::from_shared(mesh.orchestrator.url.clone()).unwrap().connect_lazy());
-    client().chat(request(&person, Kind::ClientCut)).await.unwrap();
+    let orchestrator = mesh.orchestrator.url.clone();
+    stub.script_for(Kind::ClientCut.model(), [words(), words().hang_after(500)]);
+    answered(&orchestrator, &person, Kind::ClientCut).await;
     let before = until_settled(&person).await;
-    stub.script_for(Kind::ClientCut.model(), [words().hang_after(500)]);
-    let mut events = client().stream_chat(request(&person, Kind::ClientCut)).await.unwrap().into_inner();
+    let mut events = client(&orchestrator).stream_chat(request(&person, Kind::ClientCut)).await.unwrap().into_inner();
     for _ in 0..500 {
         assert!(events.message().await.unwrap().is_some());
     }

@@ -21,7 +21,7 @@ use weft_testing::postgres::Postgres;
 use crate::{WEFT, adiuva_with};
 
 const PRODUCT: &str = "adiuva";
-const KEYS: &str = "/api/v1/api-keys";
+const KEYS: &str = "/api/v1/access-keys";
 const CHAT: &str = "/v1/chat/completions";
 const ME: &str = "/api/v1/auth/me";
 const SLOW: &str = "stub-1-200";

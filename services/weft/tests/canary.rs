@@ -19,10 +19,11 @@ use crate::WEFT;
 
 /// What a collector of traces was sent.
 #[derive(Clone, Default)]
-struct Collected(Arc<Mutex<Vec<u8>>>);
+pub struct Collected(Arc<Mutex<Vec<u8>>>);
 
 impl Collected {
-    async fn start() -> (Collected, String) {
+    /// A collector on a free port, and its URL.
+    pub async fn start() -> (Collected, String) {
         let collected = Collected::default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -32,7 +33,8 @@ impl Collected {
         (collected, url)
     }
 
-    fn text(&self) -> String {
+    /// All of it so far.
+    pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
     }
 }

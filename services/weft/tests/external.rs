@@ -1,6 +1,8 @@
 //! Tokens of an issuer straight as bearers: no login, no webhook, every protocol.
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tonic::Code;
@@ -8,7 +10,7 @@ use tonic::transport::Endpoint;
 use weft_proto::identity::v1::GetMeRequest;
 use weft_proto::identity::v1::auth_service_client::AuthServiceClient;
 use weft_testing::eventually;
-use weft_testing::issuer::IssuerStub;
+use weft_testing::issuer::{IssuerStub, Signature};
 use weft_testing::mesh::{Mesh, Options};
 use weft_testing::persona::Client;
 
@@ -23,8 +25,13 @@ struct Setting {
 }
 
 async fn setting() -> Setting {
+    setting_with(&[]).await
+}
+
+async fn setting_with(more: &[(&str, &str)]) -> Setting {
     let issuer = IssuerStub::start().await;
     let mut options = Options::new(WEFT);
+    options.environment.extend(more.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
     options.environment.push(("CLERK_ISSUER".to_owned(), issuer.url().to_owned()));
     let mesh = Mesh::start(options).await;
     let client = Client::new(mesh.edge(), "cofounder");
@@ -170,4 +177,44 @@ async fn it_works_over_grpc_and_grpc_web() {
     assert_eq!(answer.status(), 200);
     let body = String::from_utf8_lossy(&answer.bytes().await.unwrap()).into_owned();
     assert!(body.contains(me["id"].as_str().unwrap()) && body.contains("grpc-status:0"), "{body}");
+}
+
+/// Header and claims of a token.
+fn read(token: &str) -> (Value, Value) {
+    let mut parts = token.split('.').map(|part| URL_SAFE_NO_PAD.decode(part).unwrap());
+    let mut next = || serde_json::from_slice(&parts.next().unwrap()).unwrap();
+    (next(), next())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn under_a_shared_secret_the_whole_mesh_gives_and_takes_hs256() {
+    let secret = "a secret that all of this mesh has, of thirty-two bytes and more";
+    let setting = setting_with(&[("JWT_SECRET", secret)]).await;
+    let (ana, login) = (setting.token("ana"), json!({"token": setting.token("ana")}));
+    let (status, tokens) = setting.client.post("/api/v1/auth/login", None, &login).await;
+    assert_eq!(status, 200, "{tokens}");
+    let ours = tokens["access_token"].as_str().unwrap();
+    let (header, claims) = read(ours);
+    assert_eq!(header, json!({"alg": "HS256", "typ": "JWT"}));
+    let (_, me) = setting.me(ours).await;
+    assert_eq!(me["id"], claims["sub"], "{me}");
+    assert_eq!(setting.me(&ana).await.1["id"], me["id"], "the issuer's is exchanged for one of those");
+    assert_eq!(
+        setting.client.get("/api/v1/billing/subscription", Some(ours)).await.0,
+        200,
+        "billing has the secret too"
+    );
+
+    let forge = |header: &Value, signature| setting.issuer.forge(header, &claims.to_string(), &signature);
+    let by = |secret: &str| Signature::Hs256(secret.as_bytes().to_vec());
+    assert_eq!(setting.me(&forge(&header, by(secret))).await.0, 200, "who has the secret can sign in as anybody");
+    for (header, signature) in [
+        (header.clone(), by("another secret of a mesh, of thirty-two bytes and more")),
+        (header.clone(), by("")),
+        (json!({"alg": "none", "typ": "JWT"}), Signature::Raw(Vec::new())),
+        (json!({"alg": "HS512", "typ": "JWT"}), by(secret)),
+        (json!({"alg": "EdDSA", "typ": "JWT", "kid": "x"}), by(secret)),
+    ] {
+        assert_eq!(setting.me(&forge(&header, signature)).await.0, 401, "{header}");
+    }
 }

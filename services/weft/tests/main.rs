@@ -11,6 +11,7 @@ mod journey;
 mod ledger;
 mod money;
 mod openai;
+mod plaintext;
 mod refresh;
 mod refusals;
 mod resume;

@@ -59,6 +59,7 @@ async fn fifty_parallel_refreshes_leave_one_usable_leaf_and_nobody_logged_out() 
     }
 }
 
+#[expect(clippy::print_stdout, reason = "the figures of the proof")]
 async fn refresh_in_parallel(postgres: bool) {
     let rounds: usize =
         std::env::var_os("WEFT_PROVE_ROUNDS").map_or(5, |rounds| rounds.to_str().unwrap().parse().unwrap());

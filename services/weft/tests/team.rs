@@ -36,7 +36,7 @@ async fn until_on(person: &Persona, plan: &str) {
 /// Whoever is invited accepts with the token of their mail.
 async fn accept(mail: &MailServer, person: &Persona, number: usize) -> (u16, Value) {
     let received = mail.mail(number).await;
-    assert_eq!(received.to, [person.email.clone()]);
+    assert_eq!(received.to, std::slice::from_ref(&person.email));
     let token = link_token(&received.data).1;
     person.post("/api/v1/organisations/invitations/accept", &json!({"token": token})).await
 }

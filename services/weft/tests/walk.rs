@@ -169,6 +169,8 @@ const ROWS: &[(&str, Who)] = &[
     ("/weft.orchestrator.v1.OpenAiService/GetOpenAiModel", Who::User),
     ("/weft.orchestrator.v1.OpenAiService/ListOpenAiModels", Who::User),
     ("/weft.orchestrator.v1.OpenAiService/StreamChatCompletion", Who::User),
+    ("/weft.orchestrator.v1.PersonalDataService/EraseAccount", Who::Services(&["identity"])),
+    ("/weft.orchestrator.v1.PersonalDataService/ExportAccount", Who::Services(&["identity"])),
     ("/weft.orchestrator.v1.PlanService/GetPlaybook", Who::User),
     ("/weft.orchestrator.v1.PlanService/ListPlaybooks", Who::User),
     ("/weft.orchestrator.v1.ProviderKeyService/CreateProviderKey", Who::User),
@@ -208,10 +210,12 @@ fn admitted(outcome: &Result<(), Status>) -> bool {
     !limited && !refusals.contains(&code(outcome))
 }
 
-/// Refresh and ExchangeToken themselves answer UNAUTHENTICATED: their handler was reached if it talks of its own token.
+/// Refresh, ExchangeToken and CompleteSetup themselves answer UNAUTHENTICATED: their handler was reached if it talks of
+/// its own token.
 fn is_about_the_token_in_it(outcome: &Result<(), Status>) -> bool {
     let told = |status: &Status| {
-        status.message().starts_with("the refresh token") || status.message() == "the token is not valid"
+        let own = ["the refresh token", "the token is not valid", "the link is not valid any more"];
+        own.iter().any(|text| status.message().starts_with(text))
     };
     outcome.as_ref().is_err_and(told)
 }

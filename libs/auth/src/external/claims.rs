@@ -5,6 +5,9 @@ use serde_json::{Map, Value};
 
 /// How far an issuer's clock may be ahead of ours, in seconds.
 const CLOCK_SKEW_S: i64 = 30;
+/// A token that is good for longer than this from now is refused, in seconds: no issuer of logins gives one out, and
+/// nobody could take it back.
+const MAX_LIFE_S: i64 = 31 * 24 * 60 * 60;
 /// Longest subject, in bytes (OpenID Connect Core).
 const MAX_SUBJECT_BYTES: usize = 255;
 /// Most entries of a list of audiences.
@@ -15,7 +18,7 @@ const MAX_AUDIENCES: usize = 32;
 pub struct Rules {
     /// Its `iss`, exactly.
     pub issuer: String,
-    /// One of these is its `aud`. Empty: it is not asked for.
+    /// One of these is its `aud`. Empty: it has none, because one that is there names somebody else (RFC 7519, 4.1.3).
     pub audiences: Vec<String>,
     /// One of these is its `azp`. Empty: it is not asked for.
     pub authorized_parties: Vec<String>,
@@ -48,6 +51,7 @@ impl Rules {
             && !self.issuer.is_empty()
             && !subject.chars().any(char::is_control)
             && expires > now_s
+            && expires <= now_s.saturating_add(MAX_LIFE_S)
             && expires > issued
             && issued >= 0
             && past("iat")
@@ -76,7 +80,7 @@ impl Rules {
         };
         let Some(audiences) = audiences else { return false };
         if self.audiences.is_empty() {
-            return true;
+            return !all.contains_key("aud");
         }
         // A token for several says to whom of them it was given.
         let ours = |name: &str| self.audiences.iter().any(|audience| audience == name);

@@ -30,10 +30,10 @@ const MAX_TOKEN_BYTES: usize = 8 * 1024;
 /// Longest list of keys, in bytes.
 const MAX_LIST_BYTES: usize = 256 * 1024;
 /// Keys older than this are fetched again, by one call that waits for the answer; the others go on.
-const REFRESH_AFTER: Duration = Duration::from_secs(10 * 60);
+const REFRESH_AFTER: Duration = Duration::from_secs(5 * 60);
 /// Keys older than this are not used while a first attempt to fetch them again is under way: a removed key is refused
 /// after at most this long, unless the issuer cannot be reached.
-const MAX_AGE: Duration = Duration::from_secs(60 * 60);
+const MAX_AGE: Duration = Duration::from_secs(10 * 60);
 /// Keys older than this are not used. While keys are [`ExternalKeys::freshen`]ed, an outage begins with keys that are at
 /// most [`REFRESH_AFTER`] old, so they go on for an hour of it.
 const KEPT: Duration = Duration::from_secs(70 * 60);
@@ -66,7 +66,7 @@ pub enum ExternalError {
 /// The keys of one issuer, fetched when first needed and cached. Cheap to clone; clones share one cache.
 ///
 /// Concurrent callers share one fetch, and there is at most one in 10 s (in 1 s while no key is held). A removed key is
-/// refused after at most an hour. While the issuer is away its keys go on working for an hour.
+/// refused after at most 10 min. While the issuer is away its keys go on working for an hour.
 #[derive(Clone)]
 pub struct ExternalKeys(Arc<Inner>);
 
@@ -113,7 +113,7 @@ impl ExternalKeys {
         if signed.is_ok_and(|right| right) { Ok(claims) } else { Err(ExternalError::NotValid) }
     }
 
-    /// Fetches keys again that were fetched before and are older than 10 min; returns at once if they are not. Called
+    /// Fetches keys again that were fetched before and are older than 5 min; returns at once if they are not. Called
     /// now and then also when nobody signs in, it keeps an outage from beginning with old keys.
     pub async fn freshen(&self) {
         let now = Moment::now(&self.0.clock);

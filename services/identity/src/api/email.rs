@@ -63,7 +63,8 @@ impl Identity {
                     return Ok(());
                 }
                 let since_ms = now_ms - PROOFS_WITHIN_MS;
-                let sent = link_sent(&tx, product, LinkKind::EmailProof, id, since_ms, MOST_PROOFS).await?;
+                let address = self.secrets.address_hash(&account.email);
+                let sent = link_sent(&tx, product, LinkKind::EmailProof, &address, since_ms, MOST_PROOFS).await?;
                 if let (true, Some(oldest)) = (sent.len() as i64 >= MOST_PROOFS, sent.last()) {
                     let left_ms = oldest + PROOFS_WITHIN_MS - now_ms;
                     return Err(Error::TooManyProofs(Duration::from_millis(left_ms.max(1).unsigned_abs())));

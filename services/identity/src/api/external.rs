@@ -1,4 +1,5 @@
 //! Logins and exchanges with tokens of external issuers.
+use tokio::sync::MutexGuard;
 use weft_auth::{Caller, claimed, is_api_key};
 use weft_core::new_id;
 use weft_db::Tx;
@@ -65,6 +66,7 @@ impl Identity {
         identity: &ExternalIdentity,
     ) -> Result<AuthTokens, Error> {
         let now_ms = self.clock.now_ms();
+        let _turn = self.turn_of(product, identity).await;
         self.db
             .write("login with a token", async |tx: Tx| {
                 let account = external_account(&tx, caller, product, identity, now_ms).await?;
@@ -81,6 +83,12 @@ impl Identity {
             .await
     }
 
+    /// Calls of one identity come one after the other: each locks its account, and a client that begins with many at once
+    /// would hold every connection while they wait.
+    async fn turn_of(&self, product: &Product, identity: &ExternalIdentity) -> Option<MutexGuard<'_, ()>> {
+        self.turns.take(&format!("{} {} {}", product.slug, identity.issuer, identity.subject)).await
+    }
+
     /// The account of who proved to be `identity`, made if there is none; no session yet.
     ///
     /// Errors: [`Error::AccountSuspended`]; the database's.
@@ -91,6 +99,7 @@ impl Identity {
         identity: &ExternalIdentity,
     ) -> Result<String, Error> {
         let now_ms = self.clock.now_ms();
+        let _turn = self.turn_of(product, identity).await;
         let account = self.db.write("account of an identity", async |tx: Tx| {
             external_account(&tx, caller, product, identity, now_ms).await
         });
@@ -110,6 +119,7 @@ impl Identity {
         token: &ExternalToken,
     ) -> Result<AccessToken, Error> {
         let now_ms = self.clock.now_ms();
+        let _turn = self.turn_of(product, identity).await;
         self.db
             .write("exchange a token", async |tx: Tx| {
                 let account = external_account(&tx, caller, product, identity, now_ms).await?;
@@ -215,13 +225,15 @@ async fn external_account(
     let slug = product.slug.as_str();
     let email = identity.email.as_deref().and_then(|text| Email::parse(text).ok());
     let verified = identity.email_verified && email.is_some();
-    let account_id = match external_find(tx, slug, identity).await? {
-        Some(account_id) => account_id,
+    let (account_id, is_new) = match external_find(tx, slug, identity).await? {
+        Some(account_id) => (account_id, false),
         None => first_seen(tx, caller, product, identity, email.as_ref().filter(|_| verified), now_ms).await?,
     };
     let row = external_sign_in(tx, slug, &account_id, email.as_ref(), verified, now_ms).await?;
     let row = match row {
         Some(row) => row,
+        // Erased since it was found, and its identity with it: nobody could sign in to what would be made here.
+        None if !is_new => return Err(Error::Raced),
         None => {
             let verified_at = verified.then_some(now_ms);
             let account = Account {
@@ -254,7 +266,7 @@ async fn external_account(
 }
 
 /// Says whose account an identity is that was never seen: one that exists, if it may be linked, else a new one, whose id
-/// is given and whose row is yet to be written.
+/// is given and whose row is yet to be written. Whether it is new, too.
 async fn first_seen(
     tx: &Tx,
     caller: &Caller,
@@ -262,7 +274,7 @@ async fn first_seen(
     identity: &ExternalIdentity,
     verified: Option<&Email>,
     now_ms: i64,
-) -> Result<String, Error> {
+) -> Result<(String, bool), Error> {
     let slug = product.slug.as_str();
     let linked = match verified.filter(|_| identity.link_by_email) {
         Some(email) => account_by_verified_email(tx, slug, email).await?,
@@ -270,12 +282,12 @@ async fn first_seen(
     };
     let account_id = linked.clone().unwrap_or_else(new_id);
     if !external_insert(tx, slug, identity, &account_id, now_ms).await? {
-        return external_find(tx, slug, identity).await?.ok_or(Error::Raced);
+        return Ok((external_find(tx, slug, identity).await?.ok_or(Error::Raced)?, false));
     }
     if linked.is_some() {
         note(tx, caller, AuditKind::IdentityLinked, &account_id, slug, identity, now_ms).await?;
     }
-    Ok(account_id)
+    Ok((account_id, linked.is_none()))
 }
 
 async fn note(

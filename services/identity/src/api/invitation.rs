@@ -167,6 +167,7 @@ async fn invite(
         product,
         id,
         organisation_id,
+        invited_by: &claims.sub,
         email: &email.shown,
         email_folded: &email.folded,
         role: role.as_str(),

@@ -31,7 +31,6 @@ use weft_db::{Db, DbError, Tx};
 use weft_product::{Product, Products};
 use weft_proto::Channel;
 use weft_proto::billing::v1::account_service_client::AccountServiceClient;
-use weft_proto::billing::v1::personal_data_service_client::PersonalDataServiceClient;
 use weft_proto::billing::v1::wallet_service_client::WalletServiceClient;
 use weft_proto::identity::v1::AuthTokens;
 
@@ -43,6 +42,7 @@ use crate::error::Error;
 use crate::github::Connections;
 use crate::hashing::Hashing;
 use crate::issuers::Issuers;
+use crate::keepers::Keeper;
 use crate::sign_on::SignOn;
 use crate::store::revocation::{
     RevocationRow, revocation_insert, revocation_insert_account, revocation_insert_keys, revocation_insert_sessions,
@@ -91,8 +91,8 @@ pub struct Identity {
     pub accounts: AccountServiceClient<Channel>,
     /// What API keys have spent, from billing.
     pub wallets: WalletServiceClient<Channel>,
-    /// What billing knows of accounts, for them.
-    pub personal: PersonalDataServiceClient<Channel>,
+    /// The other services that keep data of accounts.
+    pub keepers: Vec<Keeper>,
     /// Told when an account was erased here.
     pub erasure_due: Notify,
 }

@@ -15,7 +15,7 @@ use crate::domain::client::Client;
 use crate::domain::external::ExternalIdentity;
 use crate::domain::organisation::MemberRole;
 use crate::domain::provider::{LOGIN_MS, domain_of, is_redirect_uri, issuer_of_organisation};
-use crate::domain::token::LoginState;
+use crate::domain::token::LoginKey;
 use crate::error::Error;
 use crate::oidc::{Answer, ProviderError, Registration};
 use crate::sign_on::secret_of;
@@ -64,7 +64,8 @@ impl Identity {
         };
         let found = self.sign_on.providers.find(registration.reach, &registration.issuer).await;
         let provider = found.map_err(|error| away(&registration, error))?;
-        let state = LoginState::generate()?;
+        let key = LoginKey::generate()?;
+        let state = self.secrets.login_state(&key);
         let secrets = self.secrets.login_secrets(&state);
         let begun = LoginStateRow {
             organisation_id: if let Owner::Organisation(id) = owner { id } else { String::new() },
@@ -76,10 +77,12 @@ impl Identity {
         login_state_insert(&self.db, &product.slug, &secrets.hash, &begun, expires_at).await?;
         let (client_id, state) = (&begun.client_id, state.text());
         let authorization_url = provider.authorization_url(client_id, redirect_uri, state, &secrets, &request.email);
-        Ok(StartLoginResponse { authorization_url, state: state.to_owned() })
+        let (state, login_key) = (state.to_owned(), key.text().to_owned());
+        Ok(StartLoginResponse { authorization_url, state, login_key })
     }
 
-    /// The state is used up before anything is asked of the provider: of many who come with it, one goes on.
+    /// The state is used up before anything is asked of the provider: of many who come with it, one goes on. Who has the
+    /// state and not the key of its login uses nothing up.
     async fn finish_login(
         &self,
         caller: &Caller,
@@ -87,13 +90,17 @@ impl Identity {
         request: &FinishLoginRequest,
     ) -> Result<AuthTokens, Error> {
         let product = self.product(caller)?;
-        for (field, text) in [("code", &request.code), ("state", &request.state)] {
+        for (field, text) in [("code", &request.code), ("state", &request.state), ("login_key", &request.login_key)] {
             if text.is_empty() {
                 return Err(Error::Missing(field));
             }
         }
         let fits = request.code.len() <= ANSWER_BYTES && request.iss.len() <= ANSWER_BYTES;
-        let state = LoginState::parse(&request.state).filter(|_| fits).ok_or(Error::LoginRefused)?;
+        let key = LoginKey::parse(&request.login_key).filter(|_| fits).ok_or(Error::LoginRefused)?;
+        let state = self.secrets.login_state(&key);
+        if state.text() != request.state {
+            return Err(Error::LoginRefused);
+        }
         let secrets = self.secrets.login_secrets(&state);
         let begun = login_state_take(&self.db, &product.slug, &secrets.hash, self.clock.now_ms()).await?;
         let begun = begun.ok_or(Error::LoginRefused)?;

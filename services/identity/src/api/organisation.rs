@@ -21,6 +21,7 @@ use crate::error::Error;
 use crate::seats;
 use crate::store::account::account_lock;
 use crate::store::audit::{AuditEvent, AuditKind, audit_insert};
+use crate::store::invitation::invitation_end_by;
 use crate::store::organisation::{
     MemberRow, MineRow, NewMember, NewOrganisation, OrganisationRow, member_delete, member_find, member_insert,
     member_list, member_of, member_role, member_set_role, organisation_delete, organisation_find,
@@ -249,6 +250,9 @@ impl Identity {
                 acting.role.check_changes(before)?;
                 if role != before {
                     member_set_role(&tx, product, id, account_id, role).await?;
+                    if role == MemberRole::Member {
+                        invitation_end_by(&tx, product, id, account_id, now_ms).await?;
+                    }
                     let detail = format!("{id} {}", role.as_str());
                     let changed = event(caller, claims, AuditKind::MemberChanged, Some(account_id), &detail, now_ms);
                     audit_insert(&tx, &changed).await?;
@@ -273,6 +277,7 @@ impl Identity {
                 let role = member_role(&tx, product, id, account_id).await?.ok_or(Error::NoMember)?;
                 acting.role.check_removes(role, oneself)?;
                 member_delete(&tx, product, id, account_id).await?;
+                invitation_end_by(&tx, product, id, account_id, now_ms).await?;
                 seats::note(&tx, product, &acting.organisation.owner_id, now_ms).await?;
                 let event = event(caller, claims, AuditKind::MemberRemoved, Some(account_id), id, now_ms);
                 audit_insert(&tx, &event).await?;
@@ -325,6 +330,7 @@ pub async fn forget_memberships(tx: &Tx, product: &str, account_id: &str, now_ms
         for row in &rows {
             organisation_lock(tx, product, &row.id).await?;
             member_delete(tx, product, &row.id, account_id).await?;
+            invitation_end_by(tx, product, &row.id, account_id, now_ms).await?;
             seats::note(tx, product, &row.owner_id, now_ms).await?;
         }
         if rows.len() < MEMBERSHIPS as usize {

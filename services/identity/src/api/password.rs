@@ -78,7 +78,7 @@ impl Identity {
         let row = row.ok_or(Error::InvalidAccessToken)?;
         let address = self.secrets.address_hash(&row.email);
         self.check_failures(&self.db, product, &address).await?;
-        if !place.is_password(request.old_password.into(), row.password_hash.clone()).await? {
+        if !place.verify_own(request.old_password.into(), row.password_hash.clone()).await? {
             let now_ms = self.clock.now_ms();
             self.note_failure(product, &address, &event(caller, AuditKind::LoginFailed, &claims.sub, now_ms)).await?;
             return Err(Error::WrongPassword);

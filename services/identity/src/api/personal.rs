@@ -1,14 +1,11 @@
 //! `PersonalDataService`.
 use std::sync::Arc;
 
-use futures_util::StreamExt;
-use futures_util::stream::{self, BoxStream};
+use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
-use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
-use weft_auth::{Caller, Claims, PRODUCT_HEADER};
-use weft_db::{Tx, jobs};
-use weft_proto::billing::v1::ExportAccountRequest;
+use weft_auth::{Caller, Claims};
+use weft_db::{Db, Tx, jobs};
 use weft_proto::identity::v1::personal_data_service_server::PersonalDataService;
 use weft_proto::identity::v1::{EraseAccountRequest, EraseAccountResponse, ExportDataRequest, ExportedData};
 
@@ -21,17 +18,19 @@ use crate::domain::session::EndReason;
 use crate::erasure;
 use crate::error::Error;
 use crate::github::Revoke;
+use crate::keepers::Parts;
 use crate::link_mail;
-use crate::store::account::{CredentialRow, account_credential, account_lock};
+use crate::store::account::{CredentialRow, account_credential, account_is_verified, account_lock};
 use crate::store::api_key::api_key_list;
 use crate::store::audit::{AuditEvent, AuditKind, audit_insert};
 use crate::store::failure::failure_delete_all;
-use crate::store::github::github_delete;
-use crate::store::link::link_delete_job;
+use crate::store::github::{ConnectionRow, github_delete};
+use crate::store::link::{link_delete_job, link_void_all};
 use crate::store::personal::{
-    person_delete, person_events, person_find, person_github, person_issuers, person_organisations, person_owns_others,
-    person_sessions,
+    PART_ROWS, person_delete, person_events, person_find, person_github, person_issuers, person_organisations,
+    person_owns_others, person_sessions,
 };
+use crate::store::revocation::RevocationRow;
 use crate::store::session::session_is_open;
 
 /// The service behind `weft.identity.v1.PersonalDataService`.
@@ -39,18 +38,14 @@ pub struct PersonalDataApi(pub Arc<Identity>);
 
 #[tonic::async_trait]
 impl PersonalDataService for PersonalDataApi {
-    type ExportDataStream = BoxStream<'static, Result<ExportedData, Status>>;
+    type ExportDataStream = Parts;
 
     async fn export_data(
         &self,
         request: Request<ExportDataRequest>,
     ) -> Result<Response<Self::ExportDataStream>, Status> {
         let caller = Caller::of(&request)?;
-        let claims = caller.user()?;
-        // Billing first: whoever hears that it is away has been given nothing.
-        let theirs = self.0.billings(claims).await?;
-        let ours = self.0.ours(claims).await?;
-        Ok(Response::new(stream::iter(ours.into_iter().map(Ok)).chain(theirs).boxed()))
+        Ok(Response::new(self.0.export(caller.user()?).await?))
     }
 
     async fn erase_account(
@@ -64,75 +59,37 @@ impl PersonalDataService for PersonalDataApi {
     }
 }
 
-/// A call to billing about an account of this product.
-pub fn about<M>(product: &str, message: M) -> Result<Request<M>, Status> {
-    let product = MetadataValue::try_from(product).map_err(|_| Status::internal("a product's slug is no header"))?;
-    let mut request = Request::new(message);
-    request.metadata_mut().insert(PRODUCT_HEADER, product);
-    Ok(request)
+/// Where our part of an export goes on.
+enum Next {
+    Profile,
+    /// Before the session with this id.
+    Sessions(String),
+    Organisations,
+    Issuers,
+    GitHub,
+    ApiKeys,
+    /// Before this place in the log.
+    Audit(i64),
+    Done,
 }
 
 impl Identity {
-    async fn billings(&self, claims: &Claims) -> Result<BoxStream<'static, Result<ExportedData, Status>>, Status> {
-        let message = ExportAccountRequest { account_id: claims.sub.clone() };
-        let away = |status: Status| {
-            tracing::warn!(code = ?status.code(), "billing could not be asked for an export");
-            Status::from(Error::BillingUnavailable)
-        };
-        let parts = self.personal.clone().export_account(about(&claims.prd, message)?).await.map_err(away)?;
-        let parts = parts.into_inner().map(move |part| match part {
-            Ok(part) => Ok(ExportedData { service: "billing".to_owned(), name: part.name, json: part.json }),
-            Err(status) => Err(away(status)),
+    /// Everything. The other services are asked first: whoever hears that one is away has been given nothing.
+    async fn export(self: &Arc<Self>, claims: &Claims) -> Result<Parts, Status> {
+        let mut parts = Vec::new();
+        for keeper in &self.keepers {
+            parts.push(keeper.export(&claims.prd, &claims.sub).await?);
+        }
+        let from = (Arc::clone(self), claims.prd.clone(), claims.sub.clone(), Next::Profile);
+        let ours = stream::try_unfold(from, |(identity, product, id, next)| async move {
+            if matches!(next, Next::Done) {
+                return Ok(None);
+            }
+            let (name, rows, next) = part(&identity.db, &product, &id, next).await?;
+            let part = ExportedData { service: "identity".to_owned(), name: name.to_owned(), json: rows.to_string() };
+            Ok::<_, Status>(Some((part, (identity, product, id, next))))
         });
-        Ok(parts.boxed())
-    }
-
-    /// What is known here.
-    async fn ours(&self, claims: &Claims) -> Result<Vec<ExportedData>, Error> {
-        let (db, product, id) = (&self.db, claims.prd.as_str(), claims.sub.as_str());
-        let person = person_find(db, product, id).await?.ok_or(Error::InvalidAccessToken)?;
-        let profile = json!({
-            "id": id, "product": product, "email": person.email, "email_verified_at": person.email_verified_at,
-            "created_at": person.created_at, "signed_in_at": person.signed_in_at,
-            "roles": Roles::stored(&person.roles).names(), "display_name": person.display_name,
-            "locale": person.locale, "time_zone": person.time_zone, "avatar_url": person.avatar_url,
-            "suspended_at": person.suspended_at,
-        });
-        let sessions = person_sessions(db, product, id).await?.into_iter().map(|row| {
-            json!({"id": row.id, "created_at": row.created_at, "refreshed_at": row.refreshed_at,
-                   "expires_at": row.expires_at, "ended_at": row.ended_at, "client_address": row.client_address,
-                   "user_agent": row.user_agent})
-        });
-        let organisations = person_organisations(db, product, id)
-            .await?
-            .into_iter()
-            .map(|row| json!({"id": row.id, "name": row.name, "role": row.role, "joined_at": row.joined_at}));
-        let issuers = person_issuers(db, product, id)
-            .await?
-            .into_iter()
-            .map(|row| json!({"issuer": row.issuer, "subject": row.subject, "created_at": row.created_at}));
-        let github = person_github(db, product, id)
-            .await?
-            .into_iter()
-            .map(|row| json!({"login": row.login, "scopes": row.scopes, "connected_at": row.connected_at}));
-        let api_keys = api_key_list(db, product, id).await?.into_iter().map(|row| {
-            json!({"id": row.id, "name": row.name, "scopes": stored_scopes(&row.scopes), "last_four": row.last_four,
-                   "budget": row.budget, "created_at": row.created_at, "expires_at": row.expires_at,
-                   "last_used_at": row.last_used_at})
-        });
-        let events = person_events(db, product, id)
-            .await?
-            .into_iter()
-            .map(|row| json!({"kind": row.kind, "at": row.at, "session_id": row.session_id, "detail": row.detail}));
-        Ok(vec![
-            part("profile", &profile),
-            part("sessions", &sessions.collect()),
-            part("organisations", &organisations.collect()),
-            part("issuers", &issuers.collect()),
-            part("github", &github.collect()),
-            part("api_keys", &api_keys.collect()),
-            part("audit", &events.collect()),
-        ])
+        Ok(ours.chain(stream::iter(parts).flatten()).boxed())
     }
 
     /// Deletes what is known here, at once, and leaves a job that sees to the other services.
@@ -159,11 +116,14 @@ impl Identity {
         if row.password_hash.is_empty() {
             return Ok(());
         }
+        if password.is_empty() {
+            return Err(Error::Missing("password"));
+        }
         let product = self.product(caller)?;
         let place = self.hashing.place()?;
         let address = self.secrets.address_hash(&row.email);
         self.check_failures(&self.db, product, &address).await?;
-        if place.is_password(password.into(), row.password_hash.clone()).await? {
+        if place.verify_own(password.into(), row.password_hash.clone()).await? {
             return self.check_failures(&self.db, product, &address).await;
         }
         let event = event(caller, AuditKind::LoginFailed, &row.id, None, self.clock.now_ms());
@@ -178,15 +138,18 @@ impl Identity {
         claims: &Claims,
         row: &CredentialRow,
         now_ms: i64,
-    ) -> Result<(Vec<crate::store::revocation::RevocationRow>, Option<crate::store::github::ConnectionRow>), Error>
-    {
+    ) -> Result<(Vec<RevocationRow>, Option<ConnectionRow>), Error> {
         let (product, id) = (claims.prd.as_str(), claims.sub.as_str());
         // Organisations before accounts, as for everybody who changes one.
         if person_owns_others(tx, product, id).await? {
             return Err(Error::OwnsOrganisation);
         }
         forget_memberships(tx, product, id, now_ms).await?;
-        account_lock(tx, product, id).await?.ok_or(Error::InvalidAccessToken)?;
+        let account = account_lock(tx, product, id).await?.ok_or(Error::InvalidAccessToken)?;
+        if account.suspended_at.is_some() {
+            // Or they would be back in a moment, as somebody else.
+            return Err(Error::AccountSuspended);
+        }
         if !session_is_open(tx, product, id, &claims.sid, now_ms).await? {
             return Err(Error::InvalidAccessToken);
         }
@@ -197,15 +160,84 @@ impl Identity {
         failure_delete_all(tx, product, &address).await?;
         link_delete_job(tx, product, &link_mail::job_id(LinkKind::PasswordReset, &address)).await?;
         link_delete_job(tx, product, &link_mail::job_id(LinkKind::EmailProof, id)).await?;
-        person_delete(tx, product, id, &row.email.to_lowercase()).await?;
+        // Whose address it only says it is, is not kept from their invitations; nor are they sent more mails than before.
+        let proven = account_is_verified(tx, product, id).await?.then(|| row.email.to_lowercase());
+        link_void_all(tx, product, id).await?;
+        person_delete(tx, product, id, proven.as_deref()).await?;
         jobs::enqueue(tx, &erasure::job(product, id, now_ms)).await?;
         audit_insert(tx, &event(caller, AuditKind::EraseRequested, id, Some(&claims.sid), now_ms)).await?;
         Ok((rows, github))
     }
 }
 
-fn part(name: &str, value: &Value) -> ExportedData {
-    ExportedData { service: "identity".to_owned(), name: name.to_owned(), json: value.to_string() }
+/// One part of what is known here, and where the next begins.
+async fn part(db: &Db, product: &str, id: &str, next: Next) -> Result<(&'static str, Value, Next), Error> {
+    Ok(match next {
+        Next::Profile => ("profile", profile(db, product, id).await?, Next::Sessions(String::new())),
+        Next::Sessions(before) => {
+            let rows = person_sessions(db, product, id, &before).await?;
+            let last = rows.last().filter(|_| rows.len() as i64 == PART_ROWS);
+            let next = last.map_or(Next::Organisations, |row| Next::Sessions(row.id.clone()));
+            let rows = rows.iter().map(|row| {
+                json!({"id": row.id, "created_at": row.created_at, "refreshed_at": row.refreshed_at,
+                       "expires_at": row.expires_at, "ended_at": row.ended_at, "client_address": row.client_address,
+                       "user_agent": row.user_agent})
+            });
+            ("sessions", rows.collect(), next)
+        }
+        Next::Organisations => {
+            let rows = person_organisations(db, product, id).await?;
+            let shown = rows
+                .iter()
+                .map(|row| json!({"id": row.id, "name": row.name, "role": row.role, "joined_at": row.joined_at}));
+            ("organisations", shown.collect(), Next::Issuers)
+        }
+        Next::Issuers => {
+            let rows = person_issuers(db, product, id).await?;
+            let shown = rows
+                .iter()
+                .map(|row| json!({"issuer": row.issuer, "subject": row.subject, "created_at": row.created_at}));
+            ("issuers", shown.collect(), Next::GitHub)
+        }
+        Next::GitHub => {
+            let rows = person_github(db, product, id).await?;
+            let shown = rows
+                .iter()
+                .map(|row| json!({"login": row.login, "scopes": row.scopes, "connected_at": row.connected_at}));
+            ("github", shown.collect(), Next::ApiKeys)
+        }
+        Next::ApiKeys => {
+            let rows = api_key_list(db, product, id).await?;
+            let shown = rows.iter().map(|row| {
+                json!({"id": row.id, "name": row.name, "scopes": stored_scopes(&row.scopes), "last_four": row.last_four,
+                       "budget": row.budget, "created_at": row.created_at, "expires_at": row.expires_at,
+                       "last_used_at": row.last_used_at})
+            });
+            ("api_keys", shown.collect(), Next::Audit(i64::MAX))
+        }
+        Next::Audit(before) => {
+            let rows = person_events(db, product, id, before).await?;
+            let last = rows.last().filter(|_| rows.len() as i64 == PART_ROWS);
+            let next = last.map_or(Next::Done, |row| Next::Audit(row.number));
+            let shown = rows.iter().map(|row| {
+                json!({"number": row.number, "kind": row.kind, "at": row.at, "session_id": row.session_id,
+                       "detail": row.detail})
+            });
+            ("audit", shown.collect(), next)
+        }
+        Next::Done => ("audit", json!([]), Next::Done),
+    })
+}
+
+async fn profile(db: &Db, product: &str, id: &str) -> Result<Value, Error> {
+    let person = person_find(db, product, id).await?.ok_or(Error::InvalidAccessToken)?;
+    Ok(json!({
+        "id": id, "product": product, "email": person.email, "email_verified_at": person.email_verified_at,
+        "created_at": person.created_at, "signed_in_at": person.signed_in_at,
+        "roles": Roles::stored(&person.roles).names(), "display_name": person.display_name,
+        "locale": person.locale, "time_zone": person.time_zone, "avatar_url": person.avatar_url,
+        "suspended_at": person.suspended_at,
+    }))
 }
 
 fn event<'a>(

@@ -96,6 +96,12 @@ impl SecretKeys {
         mac(self.audit.expose_secret(), &seal.bytes(product)).to_vec()
     }
 
+    /// The `state` of the login that somebody began who has this key.
+    pub fn login_state(&self, key: &LoginKey) -> LoginState {
+        let message = [b"key\0", key.0.expose_secret().as_bytes()].concat();
+        LoginState(URL_SAFE_NO_PAD.encode(mac(self.logins.expose_secret(), &message)).into())
+    }
+
     /// What belongs to the state of a login at a provider. Nobody has it without the secret, and nobody stores it.
     pub fn login_secrets(&self, state: &LoginState) -> LoginSecrets {
         let derived = |purpose: &str| {
@@ -188,6 +194,27 @@ impl LoginState {
     /// What somebody presents; nothing if it cannot be one of ours.
     pub fn parse(text: &str) -> Option<LoginState> {
         (text.len() == TOKEN_BYTES).then(|| LoginState(text.into()))
+    }
+
+    /// The text to send.
+    pub fn text(&self) -> &str {
+        self.0.expose_secret()
+    }
+}
+
+/// What only who began a login has, in plain; only on its way in or out. The state is in addresses that others may see,
+/// this in none.
+pub struct LoginKey(SecretString);
+
+impl LoginKey {
+    /// A new one.
+    pub fn generate() -> Result<LoginKey, Error> {
+        random_text().map(LoginKey)
+    }
+
+    /// What somebody presents; nothing if it cannot be one of ours.
+    pub fn parse(text: &str) -> Option<LoginKey> {
+        (text.len() == TOKEN_BYTES).then(|| LoginKey(text.into()))
     }
 
     /// The text to send.
@@ -365,6 +392,17 @@ mod tests {
         for (mine, other) in ours.iter().zip(of("another secret", &state)) {
             assert_ne!(*mine, other);
         }
+    }
+
+    #[test]
+    fn the_state_of_a_login_needs_its_key_and_the_secret() {
+        let key = LoginKey::generate().unwrap();
+        let of = |secret: &str, key: &LoginKey| keys(secret).login_state(key).text().to_owned();
+        let ours = of("one secret", &key);
+        assert_eq!(ours, of("one secret", &LoginKey::parse(key.text()).unwrap()));
+        assert!(LoginState::parse(&ours).is_some() && ours != key.text());
+        assert_ne!(ours, of("another secret", &key));
+        assert_ne!(ours, of("one secret", &LoginKey::generate().unwrap()));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use weft_runtime::outbound::{Networks, Reach};
 
 use super::ProviderError;
 use crate::domain::provider::{LoginSecrets, is_safe};
+use crate::issuers::is_https;
 
 /// Longest URL in a document, in bytes.
 const URL_BYTES: usize = 2048;
@@ -57,7 +58,8 @@ impl Provider {
         let url = |text: &str| {
             let url = Url::parse(text).ok().filter(|_| text.len() <= URL_BYTES);
             let usable = |url: &Url| match reach {
-                Reach::Operator => matches!(url.scheme(), "http" | "https"),
+                // What an issuer with TLS says never leads to where there is none.
+                Reach::Operator => url.scheme() == "https" || (url.scheme() == "http" && !is_https(issuer)),
                 Reach::Public => is_safe(url, allowed),
             };
             url.filter(usable)
@@ -155,7 +157,13 @@ mod tests {
         ] {
             assert!(matches!(read(&with(name, value), Reach::Public), Err(ProviderError::Wrong(_))), "{name}");
         }
-        assert!(read(&with("token_endpoint", json!("http://inside/token")), Reach::Operator).is_ok());
+        assert!(read(&with("token_endpoint", json!("http://inside/token")), Reach::Operator).is_err());
+        assert!(read(&document(), Reach::Operator).is_ok());
+        let mut inside = with("token_endpoint", json!("http://inside/token"));
+        inside["issuer"] = json!("http://inside");
+        let read_inside =
+            |reach| Provider::read(inside.to_string().as_bytes(), reach, "http://inside", &Networks::default());
+        assert!(read_inside(Reach::Operator).is_ok() && read_inside(Reach::Public).is_err());
         assert!(read(&with("authorization_endpoint", json!("javascript:alert(1)")), Reach::Operator).is_err());
     }
 

@@ -88,7 +88,7 @@ pub async fn external_account_insert(
 }
 
 /// Notes a login, locks the account until the transaction ends, and shows the address that the issuer tells now, unless
-/// the account has registered its own here.
+/// the account has registered its own here. An address that was proven stays so for as long as it is the same.
 pub async fn external_sign_in(
     tx: &Tx,
     product: &str,
@@ -99,8 +99,9 @@ pub async fn external_sign_in(
 ) -> Result<Option<ExternalRow>, DbError> {
     sql("UPDATE accounts SET signed_in_at = $3, \
          email = CASE WHEN external_email IS NULL THEN email ELSE $4 END, \
-         email_verified_at = CASE WHEN external_email IS NULL THEN email_verified_at WHEN NOT $6 THEN NULL \
-             WHEN external_email = $5 AND email_verified_at IS NOT NULL THEN email_verified_at ELSE $3 END, \
+         email_verified_at = CASE WHEN external_email IS NULL OR \
+             (external_email = $5 AND email_verified_at IS NOT NULL) THEN email_verified_at \
+             WHEN $6 THEN $3 ELSE NULL END, \
          external_email = CASE WHEN external_email IS NULL THEN NULL ELSE $5 END \
          WHERE product = $1 AND id = $2 RETURNING id, email, created_at, roles, suspended_at")
     .bind(product)

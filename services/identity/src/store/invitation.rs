@@ -54,6 +54,8 @@ pub struct NewInvitation<'a> {
     pub id: &'a str,
     /// To which organisation.
     pub organisation_id: &'a str,
+    /// Account of who invites.
+    pub invited_by: &'a str,
     /// As it was written.
     pub email: &'a str,
     /// In lower case.
@@ -68,8 +70,9 @@ pub struct NewInvitation<'a> {
 
 /// Adds an invitation, after [`invitation_end_for`].
 pub async fn invitation_insert(tx: &Tx, new: &NewInvitation<'_>) -> Result<(), DbError> {
-    sql("INSERT INTO invitations (product, id, organisation_id, email, email_folded, role, created_at, expires_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)")
+    sql("INSERT INTO invitations \
+             (product, id, organisation_id, email, email_folded, role, created_at, expires_at, invited_by) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)")
     .bind(new.product)
     .bind(new.id)
     .bind(new.organisation_id)
@@ -78,6 +81,7 @@ pub async fn invitation_insert(tx: &Tx, new: &NewInvitation<'_>) -> Result<(), D
     .bind(new.role)
     .bind(new.created_at)
     .bind(new.expires_at)
+    .bind(new.invited_by)
     .run(tx)
     .await
     .map(drop)
@@ -96,6 +100,25 @@ pub async fn invitation_end_for(
     .bind(product)
     .bind(organisation_id)
     .bind(email_folded)
+    .bind(now_ms)
+    .run(tx)
+    .await
+    .map(drop)
+}
+
+/// Withdraws what somebody who runs the organisation no more invited to it: they could have invited themselves.
+pub async fn invitation_end_by(
+    tx: &Tx,
+    product: &str,
+    organisation_id: &str,
+    invited_by: &str,
+    now_ms: i64,
+) -> Result<(), DbError> {
+    sql("UPDATE invitations SET ended_at = $4 \
+         WHERE product = $1 AND organisation_id = $2 AND invited_by = $3 AND ended_at IS NULL")
+    .bind(product)
+    .bind(organisation_id)
+    .bind(invited_by)
     .bind(now_ms)
     .run(tx)
     .await

@@ -16,7 +16,7 @@ pub struct NewLink<'a> {
     pub account_id: Option<&'a str>,
     /// Which invitation.
     pub invitation_id: Option<&'a str>,
-    /// Keyed hash of the address that is to be proven.
+    /// Keyed hash of the address that it is sent to; none for an invitation.
     pub address: Option<&'a str>,
     /// In ms since 1970.
     pub created_at: i64,
@@ -72,21 +72,21 @@ pub async fn link_find(
     .await
 }
 
-/// When the newest mails of a kind to an account were handed over, at most `most`, newest first, in ms since 1970; of
+/// When the newest mails of a kind to an address (its keyed hash) were handed over, at most `most`, newest first, in ms since 1970; of
 /// links made after `after_ms`.
 pub async fn link_sent(
     tx: &Tx,
     product: &str,
     kind: LinkKind,
-    account_id: &str,
+    address: &str,
     after_ms: i64,
     most: i64,
 ) -> Result<Vec<i64>, DbError> {
     sql("SELECT sent_at FROM mail_links \
-         WHERE product = $1 AND account_id = $2 AND kind = $3 AND created_at > $4 AND sent_at IS NOT NULL \
+         WHERE product = $1 AND address = $2 AND kind = $3 AND created_at > $4 AND sent_at IS NOT NULL \
          ORDER BY created_at DESC LIMIT $5")
     .bind(product)
-    .bind(account_id)
+    .bind(address)
     .bind(kind.as_str())
     .bind(after_ms)
     .bind(most)
@@ -123,6 +123,17 @@ pub async fn link_delete_all(tx: &Tx, product: &str, kind: LinkKind, account_id:
         .bind(product)
         .bind(account_id)
         .bind(kind.as_str())
+        .run(tx)
+        .await
+        .map(drop)
+}
+
+/// Makes the links of an account, whose lock the caller holds, good for nothing. They stay until their time is over, without
+/// the account, because an address is sent so many mails, whoever has it.
+pub async fn link_void_all(tx: &Tx, product: &str, account_id: &str) -> Result<(), DbError> {
+    sql("UPDATE mail_links SET account_id = NULL WHERE product = $1 AND account_id = $2")
+        .bind(product)
+        .bind(account_id)
         .run(tx)
         .await
         .map(drop)

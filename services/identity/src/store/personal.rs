@@ -1,8 +1,8 @@
 //! What there is of one account: to give it out, and to delete it.
 use weft_db::{Db, DbError, Tx, record, sql};
 
-/// Most rows of one kind in an export.
-const EXPORT_ROWS: i64 = 10_000;
+/// Most rows in one part of an export; of what there may be more of, the next part has the rest.
+pub const PART_ROWS: i64 = 1000;
 
 record! {
     /// The account itself.
@@ -60,13 +60,14 @@ record! {
     }
 }
 
-/// Sessions that are still kept, newest first.
-pub async fn person_sessions(db: &Db, product: &str, id: &str) -> Result<Vec<PersonSessionRow>, DbError> {
+/// Sessions that are still kept, before the one with the id `before` (empty: from the newest on), newest first.
+pub async fn person_sessions(db: &Db, product: &str, id: &str, before: &str) -> Result<Vec<PersonSessionRow>, DbError> {
     sql("SELECT id, created_at, refreshed_at, expires_at, ended_at, client_address, user_agent FROM sessions \
-         WHERE product = $1 AND account_id = $2 ORDER BY id DESC LIMIT $3")
+         WHERE product = $1 AND account_id = $2 AND ($3 = '' OR id < $3) ORDER BY id DESC LIMIT $4")
     .bind(product)
     .bind(id)
-    .bind(EXPORT_ROWS)
+    .bind(before)
+    .bind(PART_ROWS)
     .all(db)
     .await
 }
@@ -92,7 +93,7 @@ pub async fn person_organisations(db: &Db, product: &str, id: &str) -> Result<Ve
          WHERE m.product = $1 AND m.account_id = $2 ORDER BY m.joined_at LIMIT $3")
     .bind(product)
     .bind(id)
-    .bind(EXPORT_ROWS)
+    .bind(PART_ROWS)
     .all(db)
     .await
 }
@@ -115,7 +116,7 @@ pub async fn person_issuers(db: &Db, product: &str, id: &str) -> Result<Vec<Pers
          ORDER BY created_at LIMIT $3")
     .bind(product)
     .bind(id)
-    .bind(EXPORT_ROWS)
+    .bind(PART_ROWS)
     .all(db)
     .await
 }
@@ -144,6 +145,8 @@ pub async fn person_github(db: &Db, product: &str, id: &str) -> Result<Vec<Perso
 record! {
     /// An entry of the audit log.
     pub struct PersonEventRow {
+        /// Its place in the log.
+        pub number: i64,
         /// What happened.
         pub kind: String,
         /// In ms since 1970.
@@ -155,13 +158,14 @@ record! {
     }
 }
 
-/// Audit entries about the account, newest first.
-pub async fn person_events(db: &Db, product: &str, id: &str) -> Result<Vec<PersonEventRow>, DbError> {
-    sql("SELECT kind, at, session_id, detail FROM audit_events WHERE product = $1 AND account_id = $2 \
-         ORDER BY number DESC LIMIT $3")
+/// Audit entries about the account before the place `before`, newest first.
+pub async fn person_events(db: &Db, product: &str, id: &str, before: i64) -> Result<Vec<PersonEventRow>, DbError> {
+    sql("SELECT number, kind, at, session_id, detail FROM audit_events \
+         WHERE product = $1 AND account_id = $2 AND number < $3 ORDER BY number DESC LIMIT $4")
     .bind(product)
     .bind(id)
-    .bind(EXPORT_ROWS)
+    .bind(before)
+    .bind(PART_ROWS)
     .all(db)
     .await
 }
@@ -181,10 +185,10 @@ pub async fn person_owns_others(tx: &Tx, product: &str, id: &str) -> Result<bool
 }
 
 /// Deletes an account that is locked and in no organisation, with all that hangs on it; invitations to its address (in
-/// lower case) too. What is deleted with the account by a foreign key is not named.
-pub async fn person_delete(tx: &Tx, product: &str, id: &str, address: &str) -> Result<(), DbError> {
+/// lower case) too if it has proven that it is its own. What is deleted with the account by a foreign key is not named.
+pub async fn person_delete(tx: &Tx, product: &str, id: &str, proven: Option<&str>) -> Result<(), DbError> {
     sql("DELETE FROM sessions WHERE product = $1 AND account_id = $2").bind(product).bind(id).run(tx).await?;
     let sent = "DELETE FROM invitations WHERE product = $1 AND (email_folded = $2 OR accepted_by = $3)";
-    sql(sent).bind(product).bind(address).bind(id).run(tx).await?;
+    sql(sent).bind(product).bind(proven).bind(id).run(tx).await?;
     sql("DELETE FROM accounts WHERE product = $1 AND id = $2").bind(product).bind(id).run(tx).await.map(drop)
 }

@@ -1,6 +1,7 @@
 //! A database, a billing that answers, and one or more identity servers on them.
 mod billing;
 mod dns;
+mod keepers;
 mod node;
 mod wallets;
 
@@ -22,6 +23,7 @@ use weft_testing::{Database, FakeService, eventually};
 
 pub use billing::Known;
 pub use dns::NameServer;
+pub use keepers::Keepers;
 pub use node::{Node, Outcome, Session, claim, reason, token_id, with};
 pub use wallets::Wallets;
 pub use weft_testing::smtp::{MailServer, link_token};
@@ -54,6 +56,8 @@ pub struct World {
     pub known: Known,
     /// What API keys have spent.
     pub wallets: Wallets,
+    /// What billing and the orchestrator were asked to forget.
+    pub keepers: Keepers,
     /// Where mails are files.
     pub mail: TempDir,
     products: Arc<Products>,
@@ -69,15 +73,16 @@ impl World {
         let products = Arc::new(Products::builtin());
         let known = Known::default();
         let (plans, wallets) = (known.clone(), Wallets::default());
+        let keepers = Keepers::default();
         let billing = FakeService::billing_and(
             move |user_id| Entitlements {
                 plan: PLAN.to_owned(),
                 features: [("sso".to_owned(), plans.has_sso(user_id))].into(),
                 ..Entitlements::default()
             },
-            |routes| routes.add_service(known.server()).add_service(wallets.server()),
+            |routes| keepers.serve(routes.add_service(known.server()).add_service(wallets.server())),
         );
-        World { clock: Clock::manual(NOW_MS), config, billing, known, wallets, mail, products, database }
+        World { clock: Clock::manual(NOW_MS), config, billing, known, wallets, keepers, mail, products, database }
     }
 
     /// The product's manifest.
@@ -195,6 +200,11 @@ impl World {
             .unwrap()
     }
 
+    /// Where the database is, and the secret, for commands.
+    pub fn secret(&self) -> (&str, &SecretString) {
+        (&self.config.database_url, &self.config.weft_identity_secret)
+    }
+
     fn mesh(&self) -> Mesh {
         Mesh::new("identity", self.mesh_config(), self.clock.clone(), Shutdown::new())
     }
@@ -202,6 +212,7 @@ impl World {
     fn mesh_config(&self) -> MeshConfig {
         MeshConfig {
             weft_billing_url: self.billing.url(),
+            weft_orchestrator_url: self.billing.url(),
             weft_service_secret: Some(SERVICE_SECRET.into()),
             weft_drain_ms: 2_000,
             ..MeshConfig::default()

@@ -14,6 +14,11 @@ use crate::prompts::Prompt;
 /// Most rounds of tools in an answer, with those of agents that are asked on the way. After them the model is asked for
 /// its last word, without tools.
 const TOOL_ROUNDS: usize = 5;
+/// After tools have told a model so much in one answer, in bytes, they tell it nothing more: twice all that a client can
+/// send, and a model that lists the same things again and again is not paid for it.
+const READ_BYTES: usize = 524_288;
+/// Told to a model then.
+const READ_ENOUGH: &str = "too much was read for one answer; answer with what there is";
 /// Said where a model wants still more rounds.
 const TOO_MANY_STEPS: &str =
     "This takes more steps than I can do at once. I have done the first ones; ask me to go on.";
@@ -45,6 +50,8 @@ struct Run<'a> {
     desk: &'a mut Desk,
     model: String,
     rounds: usize,
+    /// What tools have told so far, in bytes.
+    read: usize,
     was_told: bool,
 }
 
@@ -62,9 +69,10 @@ impl Answering<'_> {
         desk: &mut Desk,
         speaker: &mut Speaker,
     ) -> Result<String, Error> {
-        tracing::debug!(prompt = self.agent.prompt.id(), model = self.model, "answering");
+        // A model of the caller's own server may be called anything: no log names it.
+        tracing::debug!(prompt = self.agent.prompt.id(), "answering");
         let messages = self.opening(question, previous, desk);
-        let mut run = Run { desk, model: self.model.to_owned(), rounds: 0, was_told: false };
+        let mut run = Run { desk, model: self.model.to_owned(), rounds: 0, read: 0, was_told: false };
         self.converse(messages, &mut run, speaker).await?;
         Ok(run.model)
     }
@@ -124,18 +132,23 @@ impl Answering<'_> {
         run: &mut Run<'_>,
         speaker: &Speaker,
     ) -> Result<bool, Error> {
-        let mut results = Vec::new();
+        let (mut results, mut fitted) = (Vec::new(), true);
         for call in &completion.calls {
-            results.push((call.id.clone(), self.use_tool(call, run, speaker).await?));
-        }
-        let fitted = results.iter().all(|(_, result)| result.is_ok());
-        messages.push(Message::Assistant { text: completion.text, calls: completion.calls });
-        messages.extend(results.into_iter().map(|(call_id, result)| {
+            let result = if run.read < READ_BYTES {
+                self.use_tool(call, run, speaker).await?
+            } else {
+                Ok(json!({ "error": READ_ENOUGH }))
+            };
+            fitted &= result.is_ok();
             let content = result.unwrap_or_else(
                 |Misfit(why)| json!({"error": why, "advice": "call the tool again with arguments that fit its schema"}),
             );
-            Message::Tool { call_id, content: content.to_string() }
-        }));
+            let content = content.to_string();
+            run.read = run.read.saturating_add(content.len());
+            results.push(Message::Tool { call_id: call.id.clone(), content });
+        }
+        messages.push(Message::Assistant { text: completion.text, calls: completion.calls });
+        messages.append(&mut results);
         Ok(fitted)
     }
 

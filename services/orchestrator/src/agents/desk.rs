@@ -1,5 +1,6 @@
 //! What an agent works on during one request: the records that came along, and what the client is to do with its own.
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 use weft_proto::orchestrator::v1::PlanAction;
@@ -28,6 +29,7 @@ pub struct Desk {
     today: Day,
     actions: Vec<PlanAction>,
     comments_sent: bool,
+    words: Arc<str>,
 }
 
 impl Desk {
@@ -46,7 +48,19 @@ impl Desk {
             today,
             actions: Vec::new(),
             comments_sent,
+            words: Arc::default(),
         }
+    }
+
+    /// The same, with what the request says besides its records: ids may stand there too.
+    #[must_use]
+    pub fn with_words(mut self, words: &str) -> Desk {
+        self.words = Arc::from(words);
+        self.tasks.words = Arc::clone(&self.words);
+        self.projects.words = Arc::clone(&self.words);
+        self.checkpoints.words = Arc::clone(&self.words);
+        self.notes.words = Arc::clone(&self.words);
+        self
     }
 
     /// Today in UTC.
@@ -62,10 +76,8 @@ impl Desk {
         let mut ids = self.tasks.items.iter().flat_map(|task| &task.comments).filter_map(|comment| comment.get("id"));
         match ids.find(|known| as_text((*known).clone()) == id) {
             Some(known) => Ok(known.clone()),
-            None if self.comments_sent => {
-                Err(json!({"error": "there is no comment with this id; list_task_comments tells the ids"}))
-            }
-            None => Ok(Value::from(id)),
+            None if !self.comments_sent && is_named(&self.words, id) => Ok(Value::from(id)),
+            None => Err(json!({"error": "there is no comment with this id; list_task_comments tells the ids"})),
         }
     }
 
@@ -147,13 +159,14 @@ pub struct Sheet<T> {
     items: Vec<T>,
     /// Whether the client sent any: only then can ids be checked.
     sent: bool,
+    words: Arc<str>,
     unknown: &'static str,
 }
 
 impl<T: Record> Sheet<T> {
     /// The records that were sent; `unknown` is what the model is told about an id that none of them has.
     fn new(items: Vec<T>, unknown: &'static str) -> Sheet<T> {
-        Sheet { sent: !items.is_empty(), items, unknown }
+        Sheet { sent: !items.is_empty(), items, words: Arc::default(), unknown }
     }
 
     /// Every record.
@@ -184,14 +197,22 @@ impl<T: Record> Sheet<T> {
     /// The client's own form of a record's id. A client that sends none of its records may still speak of them by id.
     ///
     /// # Errors
-    /// What the model is told if there is no such record among those sent.
+    /// What the model is told if there is no such record among those sent, or the request does not name it.
     pub fn id(&self, id: &str) -> Result<Value, Value> {
         match self.get(id) {
             Some(record) => Ok(record.id().clone()),
-            None if self.sent => Err(self.unknown()),
-            None => Ok(Value::from(id)),
+            None if !self.sent && is_named(&self.words, id) => Ok(Value::from(id)),
+            None => Err(self.unknown()),
         }
     }
+}
+
+/// Whether an id stands in a text by itself, not as a part of a word.
+fn is_named(words: &str, id: &str) -> bool {
+    words.match_indices(id).any(|(at, _)| {
+        let (before, after) = (&words[..at], &words[at + id.len()..]);
+        !before.ends_with(char::is_alphanumeric) && !after.starts_with(char::is_alphanumeric)
+    })
 }
 
 fn only_id(id: Value) -> Map<String, Value> {

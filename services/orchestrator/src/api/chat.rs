@@ -177,7 +177,7 @@ fn candidates(
     let callable = reach.callable(exists);
     let names = match (&question.agent, question.mode) {
         (Some(wanted), _) => vec![reach.named(wanted, exists)?],
-        (None, Mode::Step(template)) => vec![reach.named(template.agent, exists)?],
+        (None, Mode::Step(template)) => vec![reach.of_template(template.agent, exists)?],
         (None, _) if !question.pipeline.is_empty() => {
             question.pipeline.iter().map(|wanted| reach.named(wanted, exists)).collect::<Result<_, _>>()?
         }
@@ -221,8 +221,9 @@ impl Job {
         let today = Day::of_ms(self.parts.clock.now_ms());
         let desk = work::desk(&mut self.question, today);
         let registry = self.parts.registries.of(&self.product.slug).ok_or(Error::NoAgent)?;
-        let Job { parts, product, plan, question, candidates, callable, sanitizer, .. } = &self;
-        let work = Work { parts, product, registry, plan, question, candidates, callable, asker, sanitizer };
+        let Job { parts, product, plan, payer, question, candidates, callable, sanitizer, .. } = &self;
+        let account = payer.account.as_str();
+        let work = Work { parts, product, registry, plan, question, candidates, callable, account, asker, sanitizer };
         work.run(desk, speaker).await
     }
 }

@@ -11,7 +11,7 @@ use crate::api::account::Account;
 use crate::api::chat::Parts;
 use crate::domain::model::OFFLINE;
 use crate::error::Error;
-use crate::models::embedding::Texts;
+use crate::models::embedding::{DIMENSIONS_MOST, Texts};
 use crate::models::vendor::is_compatible;
 
 /// The model for products that name none.
@@ -20,8 +20,6 @@ const USUAL_MODEL: &str = "text-embedding-3-small";
 const TEXTS_MOST: usize = 256;
 /// Most bytes of all texts together.
 const BYTES_MOST: usize = 262_144;
-/// Most numbers of a vector.
-const DIMENSIONS_MOST: u32 = 4_096;
 
 /// The service. Cheap to clone.
 #[derive(Clone)]

@@ -6,6 +6,7 @@ pub mod model;
 pub mod openai;
 mod openai_embedding;
 pub mod page;
+pub mod personal;
 pub mod plan;
 pub mod provider_key;
 pub mod work;

@@ -1,11 +1,12 @@
 //! What becomes of an admitted request: an answer, a plan, or the result of a plan's step.
 use std::time::Duration;
 
+use serde_json::Value;
 use weft_product::Product;
 use weft_proto::billing::v1::Entitlements;
 use weft_proto::orchestrator::v1::{ChatResponse, ModelDecision};
 
-use crate::agents::answer::{Answering, join};
+use crate::agents::answer::{Answering, background, join};
 use crate::agents::classifier::Classifier;
 use crate::agents::desk::Desk;
 use crate::agents::{Agent, Registry};
@@ -14,6 +15,7 @@ use crate::cost::Asker;
 use crate::domain::chat::{Mode, Question};
 use crate::domain::day::Day;
 use crate::domain::model::{self, OFFLINE};
+use crate::domain::record::as_text;
 use crate::error::Error;
 use crate::models::{Aim, Said, Speaker};
 use crate::plans::{self, Bounds, Planner, Template};
@@ -39,6 +41,8 @@ pub struct Work<'a> {
     pub candidates: &'a [String],
     /// Every agent that the caller may ask.
     pub callable: &'a [String],
+    /// The caller's account.
+    pub account: &'a str,
     /// The way to the models.
     pub asker: &'a Asker,
     /// What has to know who answers.
@@ -58,7 +62,7 @@ impl Work<'_> {
             Mode::Direct => self.pipeline(&mut desk, &mut speaker).await?,
         };
         let actions = desk.into_actions();
-        tracing::debug!(product = %self.product.slug, agent, model, actions = actions.len(), "chat answered");
+        tracing::debug!(product = %self.product.slug, agent, actions = actions.len(), "chat answered");
         let response = speaker.into_said();
         let answer = ChatResponse { response, actions, agent, model, ..ChatResponse::default() };
         Ok((Unchecked::new(answer), decision))
@@ -109,10 +113,12 @@ impl Work<'_> {
     async fn plan(&self, desk: &Desk, speaker: &Speaker) -> Result<(Unchecked, ModelDecision), Error> {
         let bounds = bounds(self.product, self.plan, self.callable);
         let batch = [u8::from(bounds.may_batch)];
-        let mut parts = vec![self.product.slug.as_bytes(), &batch, &self.question.asked];
+        // Of the account, or everybody could learn what others asked for by what costs nothing.
+        let mut parts = vec![self.product.slug.as_bytes(), self.account.as_bytes(), &batch, &self.question.asked];
         parts.extend(self.callable.iter().map(String::as_bytes));
         let key = self.parts.plan_cache.key(&parts);
         if let Some((plan, model)) = self.parts.plan_cache.get_plan(key).as_deref() {
+            self.sanitizer.answered_by(&plan.agent);
             let decision = ModelDecision { model: model.clone(), ..self.decide(&plan.agent) };
             return Ok((Unchecked::new(plans::told(plan, model.clone())), decision));
         }
@@ -122,7 +128,7 @@ impl Work<'_> {
         let (asker, output_tokens) = (self.asker, self.output_tokens());
         let planner = Planner { agent, asker, model: &decision.model, output_tokens, bounds };
         let (plan, model) = planner.plan(self.question, desk, speaker).await?;
-        tracing::debug!(product = %self.product.slug, agent = %agent.name, model, steps = plan.steps.len(), "planned");
+        tracing::debug!(product = %self.product.slug, agent = %agent.name, steps = plan.steps.len(), "planned");
         self.parts.plan_cache.keep(key, &plan, &model);
         Ok((Unchecked::new(plans::told(&plan, model)), decision))
     }
@@ -175,5 +181,15 @@ pub fn bounds<'a>(product: &Product, plan: &Entitlements, callable: &'a [String]
 
 /// The desk of a question: its records are taken from it.
 pub fn desk(question: &mut Question, today: Day) -> Desk {
-    Desk::new(std::mem::take(&mut question.records), today)
+    let mut words = format!("{}\n{}", question.message, Value::Object(background(question)));
+    for turn in &question.turns {
+        words.push('\n');
+        words.push_str(&turn.content);
+    }
+    // A checkpoint names its project, also where no project came along.
+    for checkpoint in &question.records.checkpoints {
+        words.push('\n');
+        words.push_str(&as_text(checkpoint.project_id.clone()));
+    }
+    Desk::new(std::mem::take(&mut question.records), today).with_words(&words)
 }

@@ -134,7 +134,7 @@ impl Job {
         let left = CancellationToken::new();
         let (speaker, waiting) = match self.product.on_disconnect {
             OnDisconnect::Cancel => (speaker.until(left.clone()), Some(left.drop_guard())),
-            OnDisconnect::Continue => (speaker.to_the_end(), None),
+            OnDisconnect::Continue => (speaker.finishing(), None),
         };
         let tasks = self.parts.tasks.clone();
         let work = async move {

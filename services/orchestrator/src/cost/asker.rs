@@ -63,12 +63,15 @@ impl Asker {
         let mut model = call.model;
         let mut others = self.product.models.fallbacks.get(model).map_or(&[][..], Vec::as_slice).iter();
         loop {
-            let failure = match self.once(role, &Call { model, ..*call }, speaker).await {
+            let own = self.own_key(model).await?;
+            let is_own = own.is_some();
+            let failure = match self.attempt(role, &Call { model, ..*call }, own, speaker).await {
                 Ok(asked) => return Ok(asked),
                 Err(Error::Model(failure)) if failure.is_the_providers() && speaker.told() == told => failure,
                 Err(error) => return Err(error),
             };
-            let can = |other: &&String| self.models.lacks(other, false, call) == Ok(None);
+            // Whose own key fails is told so, and does not pay for another model unasked.
+            let can = |other: &&String| !is_own && self.models.lacks(other, false, call) == Ok(None);
             let Some(next) = others.find(can) else {
                 return Err(failure.into());
             };
@@ -84,9 +87,25 @@ impl Asker {
     /// # Errors
     /// As [`Asker::ask`].
     pub async fn once(&self, role: &str, call: &Call<'_>, speaker: &mut Speaker) -> Result<Asked, Error> {
-        if let Some(keys) = &self.keys
-            && let Some(key) = keys.of_model(&self.payer.product, &self.payer.account, call.model).await?
-        {
+        let own = self.own_key(call.model).await?;
+        self.attempt(role, call, own, speaker).await
+    }
+
+    /// The account's own key that a call for a model goes over, with where such calls are remembered.
+    pub(super) async fn own_key(&self, model: &str) -> Result<Option<(&Keys, OwnKey)>, Error> {
+        let Some(keys) = &self.keys else { return Ok(None) };
+        let key = keys.of_model(&self.payer.product, &self.payer.account, model).await?;
+        Ok(key.map(|key| (keys, key)))
+    }
+
+    async fn attempt(
+        &self,
+        role: &str,
+        call: &Call<'_>,
+        own: Option<(&Keys, OwnKey)>,
+        speaker: &mut Speaker,
+    ) -> Result<Asked, Error> {
+        if let Some((keys, key)) = own {
             return self.over(keys, &key, call, speaker).await;
         }
         let model = self.models.answering(call.model)?.to_owned();
@@ -107,6 +126,7 @@ impl Asker {
             model: model.clone(),
             meter: meter.clone(),
             likely: self.books.likely.of(call),
+            most: tokens,
         };
         let guard = running.follow(&self.books, &self.tab);
         let completion = self.models.ask(call, speaker).await?;

@@ -32,9 +32,7 @@ impl Asker {
         let likely = texts.texts.iter().fold(0_i64, |sum, text| sum.saturating_add(about(text)));
         let read = |meter: &Meter| Figures::of(meter, likely).map_or(0, |used| used.prompt);
         let meter = Meter::default();
-        if let Some(keys) = &self.keys
-            && let Some(key) = keys.of_model(&self.payer.product, &self.payer.account, model).await?
-        {
+        if let Some((keys, key)) = self.own_key(model).await? {
             let using = keys.using(&key, model, meter.clone());
             let outcome = self.models.embed_over(&key, model, texts, &meter).await;
             using.end(&outcome);
@@ -46,7 +44,8 @@ impl Asker {
             let vectors = self.models.embed(&model, texts, &meter).await?;
             return Ok(Embedded { vectors, model, tokens });
         }
-        let opened = self.books.open(&self.payer, most(texts), &self.reference).await?;
+        let most = most(texts);
+        let opened = self.books.open(&self.payer, most, &self.reference).await?;
         let running = Running {
             payer: self.payer.clone(),
             opened,
@@ -54,6 +53,7 @@ impl Asker {
             model: model.clone(),
             meter: meter.clone(),
             likely,
+            most,
         };
         let guard = running.follow(&self.books, &self.tab);
         let vectors = self.models.embed(&model, texts, &meter).await?;

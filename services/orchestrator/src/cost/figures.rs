@@ -40,6 +40,13 @@ impl Figures {
         Some(Figures { prompt: read, completion: written, estimated: !is_known })
     }
 
+    /// The same, but no more than so many together: what a call could not use is not booked as used.
+    pub fn within(self, most: i64) -> Figures {
+        let most = most.max(0);
+        let prompt = self.prompt.clamp(0, most);
+        Figures { prompt, completion: self.completion.clamp(0, most - prompt), ..self }
+    }
+
     /// Both.
     pub fn total(&self) -> i64 {
         self.prompt.saturating_add(self.completion)
@@ -93,6 +100,18 @@ mod tests {
         assert_eq!(read([Some(-7), Some(-3), None], 4), Some((50, 4, true)));
         assert_eq!(read([Some(7), Some(i64::MAX), Some(i64::MAX)], 4), Some((7, TOKENS_MOST, false)));
         assert_eq!(read([Some(7), Some(3), Some(5)], 4), Some((7, 3, false)));
+    }
+
+    #[test]
+    fn what_a_call_could_not_use_is_not_booked() {
+        let within = |prompt, completion, most| {
+            let figures = Figures { prompt, completion, estimated: false }.within(most);
+            (figures.prompt, figures.completion)
+        };
+        assert_eq!(within(7, 3, 10), (7, 3));
+        assert_eq!(within(7, i64::MAX, 10), (7, 3));
+        assert_eq!(within(i64::MAX, i64::MAX, 10), (10, 0));
+        assert_eq!(within(7, 3, -1), (0, 0));
     }
 
     #[test]

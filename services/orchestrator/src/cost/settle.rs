@@ -38,6 +38,8 @@ pub struct Running {
     pub meter: Meter,
     /// What its prompt probably is, in tokens.
     pub likely: i64,
+    /// The most tokens that it can use.
+    pub most: i64,
 }
 
 /// How a call ended.
@@ -46,6 +48,15 @@ struct Ended {
     figures: Option<Figures>,
     failed: bool,
     ms: i64,
+}
+
+/// What billing knows of a call that runs.
+#[derive(Clone, Copy)]
+struct Heard {
+    /// Micro-credits that were marked.
+    marked: i64,
+    /// When.
+    at: Instant,
 }
 
 /// Lives in the call: whatever ends that, drops this, and dropping it ends the call at billing.
@@ -98,8 +109,9 @@ impl Running {
         };
         let books_there = books.clone();
         books.tasks.spawn("settle", async move {
-            let (ended, alive) = self.accompany(&books_there, ended).await;
-            let charged = self.settle(&books_there, &ended, alive + HOLD_TTL).await;
+            let (ended, heard) = self.accompany(&books_there, ended).await;
+            self.alarm_if_over(&ended);
+            let charged = self.settle(&books_there, &ended, heard).await;
             self.record(&books_there, &ended, charged).await;
             // An answer that does not wait any more has gone on.
             let _gone_on = settled.send(());
@@ -107,25 +119,25 @@ impl Running {
         guard
     }
 
-    /// Marks what was delivered until the call ends. Says how it did, and when billing last heard of it.
-    async fn accompany(&self, books: &Books, mut ended: oneshot::Receiver<Ended>) -> (Ended, Instant) {
+    /// Marks what was delivered until the call ends. Says how it did, and what billing heard of it last.
+    async fn accompany(&self, books: &Books, mut ended: oneshot::Receiver<Ended>) -> (Ended, Heard) {
         let mut ticks = interval(MARK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut marked, mut alive) = (0, Instant::now());
+        let mut heard = Heard { marked: 0, at: Instant::now() };
         loop {
             tokio::select! {
                 biased;
-                how = &mut ended => return (how.unwrap_or_default(), alive),
+                how = &mut ended => return (how.unwrap_or_default(), heard),
                 _tick = ticks.tick() => {}
             }
             let (Some(hold), Some(rate)) = (&self.opened.hold, self.payer.rate) else { continue };
             let progress = Figures::of(&self.meter, self.likely).map_or(0, |used| price(used.total(), rate));
-            if progress <= marked && alive.elapsed() < BEAT_EVERY {
+            if progress <= heard.marked && heard.at.elapsed() < BEAT_EVERY {
                 continue;
             }
             let now = Instant::now();
             if let Ok(Ok(_hold)) = timeout(ATTEMPT_WITHIN, self.mark(books, hold, progress)).await {
-                (marked, alive) = (progress, now);
+                heard = Heard { marked: progress.min(hold.amount), at: now };
             }
         }
     }
@@ -141,8 +153,9 @@ impl Running {
         books.wallet.clone().mark_progress(request).await
     }
 
-    /// Ends the hold. What was charged, as far as that is known.
-    async fn settle(&self, books: &Books, ended: &Ended, until: Instant) -> i64 {
+    /// Ends the hold, as long as it lives. What was charged.
+    async fn settle(&self, books: &Books, ended: &Ended, heard: Heard) -> i64 {
+        let until = heard.at + HOLD_TTL;
         let (Some(hold), Some(rate)) = (&self.opened.hold, self.payer.rate) else { return 0 };
         let (product, user_id) = (self.payer.product.clone(), self.payer.account.clone());
         let hold_id = hold.id.clone();
@@ -157,7 +170,6 @@ impl Running {
             }
             Some(used) => {
                 let amount = price(used.total(), rate);
-                self.alarm_if_over(amount, hold);
                 let request = SettleRequest { product, user_id, hold_id, amount, estimated: used.estimated };
                 repeated(until, || {
                     let (mut wallet, request) = (books.wallet.clone(), request.clone());
@@ -171,27 +183,28 @@ impl Running {
             Err(status) => {
                 metrics::counter!("weft_calls_unsettled_total", "product" => self.payer.product.clone()).increment(1);
                 tracing::error!(hold = hold.id, code = ?status.code(), "a hold was not settled; it ends by its last mark");
-                0
+                heard.marked
             }
         }
     }
 
-    fn alarm_if_over(&self, amount: i64, hold: &Hold) {
-        if amount > hold.amount {
+    fn alarm_if_over(&self, ended: &Ended) {
+        let used = ended.figures.map_or(0, |used| used.total());
+        if used > self.most {
             let labels = [("product", self.payer.product.clone()), ("model", self.model.clone())];
             metrics::counter!("weft_calls_over_hold_total", &labels).increment(1);
             tracing::error!(
-                hold = hold.id,
+                call = self.opened.call_id,
                 model = self.model,
-                amount,
-                held = hold.amount,
+                used,
+                most = self.most,
                 "a provider reports more than its call could use; only what was held is charged"
             );
         }
     }
 
     async fn record(&self, books: &Books, ended: &Ended, charged: i64) {
-        let used = ended.figures.unwrap_or_default();
+        let used = ended.figures.unwrap_or_default().within(self.most);
         let request = RecordUsageRequest {
             product: self.payer.product.clone(),
             user_id: self.payer.account.clone(),

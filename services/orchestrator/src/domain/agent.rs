@@ -50,6 +50,19 @@ impl<'a> Reach<'a> {
         }
         Ok(name)
     }
+
+    /// The agent whose work a template is.
+    ///
+    /// # Errors
+    /// Those of [`Reach::named`], in words about the template.
+    pub fn of_template(&self, agent: &str, exists: impl Fn(&str) -> bool) -> Result<&'a str, Error> {
+        self.named(agent, exists).map_err(|error| match error {
+            Error::Invalid(_) => {
+                Error::Invalid("this product has no such prompt_template; take one from a plan".into())
+            }
+            error => error,
+        })
+    }
 }
 
 #[cfg(test)]
@@ -80,6 +93,9 @@ mod tests {
         assert_eq!(reach.named("task_agent", exists).unwrap(), "task_agent");
         assert!(matches!(reach.named("email_agent", exists), Err(Error::AgentNotInPlan)));
         assert!(matches!(reach.named("note_agent", exists), Err(Error::Invalid(_))));
+        assert!(matches!(reach.of_template("email_agent", exists), Err(Error::AgentNotInPlan)));
+        let told = reach.of_template("butler", exists).unwrap_err().to_string();
+        assert!(told.contains("prompt_template"), "{told}");
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub fn check(wanted: &str, product: &Product, plan: &Entitlements) -> Result<(),
 }
 
 /// The model for a role: the request's, which was checked; else what an administrator has set for the account; else the
-/// plan's; else the environment's; else the product's.
+/// plan's; else the environment's, if it is one of those that the plan lists; else the product's.
 pub fn decide(
     role: &str,
     wanted: Option<&str>,
@@ -45,9 +45,16 @@ pub fn decide(
         .or(wanted.map(|model| (model, "request")))
         .or_else(|| plan.override_models.get(role).map(|model| (model.as_str(), "override")))
         .or_else(|| plan.default_models.get(role).map(|model| (model.as_str(), "plan")))
-        .or_else(|| environment.get(role).map(|model| (model.as_str(), "environment")))
+        .or_else(|| {
+            environment.get(role).filter(|model| may_use(plan, model)).map(|model| (model.as_str(), "environment"))
+        })
         .unwrap_or_else(|| (of_product(), "product"));
     ModelDecision { role: role.to_owned(), model: model.to_owned(), source: source.to_owned() }
+}
+
+/// Whether a plan's list of models, if it has one, has this one.
+fn may_use(plan: &Entitlements, model: &str) -> bool {
+    plan.allowed_models.is_empty() || plan.allowed_models.iter().any(|allowed| allowed == model)
 }
 
 #[cfg(test)]
@@ -87,6 +94,22 @@ mod tests {
             let decision = decide(role, wanted, &plan, &environment, &product);
             assert_eq!((decision.model.as_str(), decision.source.as_str()), (model, source), "{role}");
             assert_eq!(decision.role, role);
+        }
+    }
+
+    #[test]
+    fn the_environment_gives_nobody_what_the_plan_has_not() {
+        let product = cofounder();
+        let environment = BTreeMap::from([("debugger", "opus".to_owned())]);
+        for (allowed, model, source) in [
+            (&[][..], "opus", "environment"),
+            (&["sonnet", "opus"], "opus", "environment"),
+            (&["sonnet"], "sonnet", "product"),
+        ] {
+            let allowed_models = allowed.iter().map(|model| (*model).to_owned()).collect();
+            let plan = Entitlements { allowed_models, ..Entitlements::default() };
+            let decision = decide("debugger", None, &plan, &environment, &product);
+            assert_eq!((decision.model.as_str(), decision.source.as_str()), (model, source));
         }
     }
 

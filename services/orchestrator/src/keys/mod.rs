@@ -114,6 +114,13 @@ impl Keys {
         self.fresh.invalidate(&(product.to_owned(), account_id.to_owned())).await;
     }
 
+    /// The account is no more: its keys are not kept here for an outage either.
+    pub async fn forget(&self, product: &str, account_id: &str) {
+        let owner = (product.to_owned(), account_id.to_owned());
+        self.fresh.invalidate(&owner).await;
+        self.last.invalidate(&owner).await;
+    }
+
     /// A call over a key begins. However it ends, it is remembered.
     pub fn using(&self, key: &OwnKey, model: &str, meter: Meter) -> Using {
         Using::new(self.uses.clone(), key, model, meter)

@@ -57,7 +57,7 @@ impl Drop for Using {
         if let Some(usage) = self.meter.answers().last() {
             let count = |tokens: Option<i64>| tokens.unwrap_or(0).max(0);
             (self.row.prompt_tokens, self.row.completion_tokens) =
-                (count(usage.prompt_tokens), count(usage.completion_tokens));
+                (count(usage.prompt_tokens), count(usage.completion_tokens.or(Some(self.meter.delivered()))));
         }
         // Never waits: a call is not held up by what is only remembered of it.
         if self.sender.rows.try_send(self.row.clone()).is_err() {

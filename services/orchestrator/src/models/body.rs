@@ -36,6 +36,35 @@ pub fn bounded(
     })
 }
 
+/// The same bytes, cut after ends of lines only: whoever reads lines then looks at each byte once, however many pieces a
+/// line comes in.
+pub fn by_lines(
+    pieces: impl Stream<Item = Result<Bytes, ModelError>>,
+) -> impl Stream<Item = Result<Bytes, ModelError>> {
+    let start = Some((Box::pin(pieces), Vec::new()));
+    stream::unfold(start, |state| async move {
+        let (mut pieces, mut open) = state?;
+        loop {
+            match pieces.next().await {
+                None if open.is_empty() => return None,
+                None => return Some((Ok(Bytes::from(open)), None)),
+                Some(Err(error)) => return Some((Err(error), None)),
+                Some(Ok(piece)) => {
+                    let end = piece.iter().rposition(|byte| matches!(byte, b'\n' | b'\r')).map_or(0, |at| at + 1);
+                    let rest = piece.slice(end..);
+                    open.extend_from_slice(&piece[..end]);
+                    if end == 0 {
+                        open.extend_from_slice(&rest);
+                        continue;
+                    }
+                    let whole = Bytes::from(std::mem::replace(&mut open, rest.to_vec()));
+                    return Some((Ok(whole), Some((pieces, open))));
+                }
+            }
+        }
+    })
+}
+
 /// The whole body.
 ///
 /// # Errors

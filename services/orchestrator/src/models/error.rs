@@ -51,7 +51,7 @@ pub enum ModelError {
     Rejected {
         /// HTTP status.
         status: u16,
-        /// The provider's own code, if it is a plain word.
+        /// The provider's own code, if it is one that vendors document.
         code: String,
     },
     /// The answer broke off or made no sense.

@@ -258,7 +258,7 @@ impl Models {
         let (provider, model) = self.over(key, call.model)?;
         let (begun, answered_before) = (Instant::now(), speaker.meter().answers().len());
         let outcome = provider.ask(call, model, speaker).await.map_err(of_own_key);
-        measure(label(key, call.model), begun, &outcome, &speaker.meter().answers()[answered_before..]);
+        measure(&key.provider, begun, &outcome, &speaker.meter().answers()[answered_before..]);
         outcome
     }
 
@@ -291,7 +291,7 @@ impl Models {
         let (provider, own) = self.over(key, model)?;
         let begun = Instant::now();
         let outcome = provider.embed(texts, own, meter).await.map_err(of_own_key);
-        measure_vectors(label(key, model), begun, &outcome, meter);
+        measure_vectors(&key.provider, begun, &outcome, meter);
         outcome
     }
 
@@ -330,17 +330,13 @@ fn of_own_key(error: ModelError) -> ModelError {
     if let ModelError::RefusedKey { .. } = error { ModelError::RefusedOwnKey } else { error }
 }
 
-/// A model's name in metrics and logs. At a user's own server it is the user's, and not repeated.
-fn label<'a>(key: &OwnKey, model: &'a str) -> &'a str {
-    if key.provider == vendor::COMPATIBLE.name { vendor::COMPATIBLE.name } else { model }
-}
-
 fn measure_vectors(model: &str, begun: Instant, outcome: &Result<Vec<Vec<f32>>, ModelError>, meter: &Meter) {
     let outcome = outcome.as_ref().map(|_| Completion::default()).map_err(Clone::clone);
     measure(model, begun, &outcome, &meter.answers());
 }
 
-/// A failed answer costs too, so its tokens count as well.
+/// A failed answer costs too, so its tokens count as well. Over a user's own key `model` is the provider: whoever has one
+/// may make up names of models, and those are neither repeated nor counted one by one.
 fn measure(model: &str, begun: Instant, outcome: &Result<Completion, ModelError>, answers: &[Usage]) {
     let label = match outcome {
         Ok(_) => "ok",

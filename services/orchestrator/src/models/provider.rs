@@ -14,7 +14,7 @@ use crate::config::{Account, Config};
 use crate::error::Error;
 use crate::keys::OwnKey;
 use crate::models::assembly::Assembly;
-use crate::models::body::{bounded, collect};
+use crate::models::body::{bounded, by_lines, collect};
 use crate::models::dialect::Dialect;
 use crate::models::embedding::{self, Texts};
 use crate::models::event::Event;
@@ -29,12 +29,14 @@ const RETRY_PAUSE_MOST: Duration = Duration::from_secs(2);
 /// So much of a refusal is read.
 const REFUSAL_BYTES: usize = 16 * 1024;
 /// A reader has left: what has already arrived is still counted. It is all here when nothing comes for this long …
-const ARRIVED_SILENCE: Duration = Duration::from_millis(2);
+const ARRIVED_SILENCE: Duration = Duration::from_millis(20);
 /// … or after this time, whatever still comes.
-const ARRIVED_MOST: Duration = Duration::from_millis(100);
+const ARRIVED_MOST: Duration = Duration::from_millis(500);
 
-/// Largest answer with vectors: the most texts, each with 3072 numbers, written out.
-const VECTORS_BYTES_MOST: usize = 32 * 1024 * 1024;
+/// Largest answer with vectors, for each text: as many numbers as a vector may have, each written out.
+const VECTOR_BYTES_MOST: usize = embedding::DIMENSIONS_MOST as usize * 32;
+/// What is around them.
+const VECTORS_AROUND_BYTES: usize = 64 * 1024;
 
 /// A provider.
 pub struct Provider {
@@ -202,7 +204,8 @@ impl Provider {
             }
         };
         meter.begin();
-        let bytes = collect(bounded(response, until, None, VECTORS_BYTES_MOST)).await?;
+        let most = VECTORS_AROUND_BYTES + texts.texts.len() * VECTOR_BYTES_MOST;
+        let bytes = collect(bounded(response, until, None, most)).await?;
         let answer = embedding::read(self.dialect, &bytes, texts.texts.len())?;
         meter.set(answer.usage);
         Ok(answer.vectors)
@@ -272,7 +275,7 @@ async fn read_events(
     bytes: impl Stream<Item = Result<Bytes, ModelError>>,
     speaker: &mut Speaker,
 ) -> Result<Completion, ModelError> {
-    let mut events = std::pin::pin!(bytes.eventsource());
+    let mut events = std::pin::pin!(by_lines(bytes).eventsource());
     let mut answer = Answer::new(dialect, speaker.meter().clone());
     let left = speaker.left();
     let mut left = std::pin::pin!(left.cancelled());

@@ -29,6 +29,35 @@ const KEY_WORDS: [&str; 2] = ["API_KEY_INVALID", "insufficient_quota"];
 /// The same where the code does not tell, in lower case.
 const KEY_SENTENCES: [&str; 2] = ["incorrect api key", "credit balance is too low"];
 
+/// Codes that vendors document; any other may repeat what the user wrote.
+const KNOWN_WORDS: [&str; 25] = [
+    "billing_hard_limit_reached",
+    "content_filter",
+    "content_policy_violation",
+    "integer_above_max_value",
+    "integer_below_min_value",
+    "invalid_request_error",
+    "invalid_type",
+    "invalid_value",
+    "missing_required_parameter",
+    "model_not_found",
+    "not_found_error",
+    "permission_error",
+    "string_above_max_length",
+    "unknown_parameter",
+    "unsupported_country_region_territory",
+    "unsupported_model",
+    "unsupported_parameter",
+    "unsupported_value",
+    "FAILED_PRECONDITION",
+    "INVALID_ARGUMENT",
+    "NOT_FOUND",
+    "OUT_OF_RANGE",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "UNIMPLEMENTED",
+];
+
 /// The error that a status, its headers and its body tell of; `key` is the setting with our key. Of the body's text
 /// nothing is kept: it may repeat what the user wrote.
 pub fn read(status: StatusCode, headers: &HeaderMap, body: &[u8], key: &'static str) -> ModelError {
@@ -82,21 +111,15 @@ impl Said {
             || sentences.iter().any(|sentence| self.sentence.contains(sentence))
     }
 
-    /// The provider's code if it is a plain word, so that it can be logged.
+    /// The provider's code if it is one that is known, so that it can be logged.
     fn word(self) -> String {
-        self.words.into_iter().find(|word| is_word(word)).unwrap_or_default()
+        self.words.into_iter().find(|word| KNOWN_WORDS.contains(&word.as_str())).unwrap_or_default()
     }
 }
 
 /// A duration as JSON has it: `7s`, `0.5s`.
 fn seconds(text: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(text.strip_suffix('s')?.parse().ok()?).ok()
-}
-
-fn is_word(text: &str) -> bool {
-    !text.is_empty()
-        && text.len() <= 64
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
 }
 
 #[cfg(test)]
@@ -153,9 +176,11 @@ mod tests {
     }
 
     #[test]
-    fn only_a_plain_word_is_kept() {
+    fn only_a_known_word_is_kept() {
         let code = |word: &str| told(404, &json!({"error": {"message": "CANARY", "type": word}}));
         assert_eq!(code("not_found_error"), ModelError::Rejected { status: 404, code: "not_found_error".to_owned() });
-        assert_eq!(code("what the user wrote"), ModelError::Rejected { status: 404, code: String::new() });
+        for word in ["what the user wrote", "CANARY"] {
+            assert_eq!(code(word), ModelError::Rejected { status: 404, code: String::new() });
+        }
     }
 }

@@ -59,7 +59,7 @@ impl Speaker {
 
     /// Says everything to the end, whether anybody still listens or not.
     #[must_use]
-    pub fn to_the_end(mut self) -> Speaker {
+    pub fn finishing(mut self) -> Speaker {
         self.finishes = true;
         self
     }
@@ -191,7 +191,7 @@ mod tests {
         drop(pieces);
         let mut speaker = Speaker::telling(sender.clone());
         assert!(matches!(speaker.say("hello").await, Err(ModelError::Left)));
-        let mut finishing = Speaker::telling(sender).to_the_end();
+        let mut finishing = Speaker::telling(sender).finishing();
         for piece in ["hello ", "nobody"] {
             finishing.say(piece).await.unwrap();
         }

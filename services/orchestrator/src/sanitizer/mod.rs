@@ -9,6 +9,7 @@ mod parts;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod thoughts;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,6 +23,7 @@ use weft_proto::orchestrator::v1::{ChatResponse, ChatUsage, ModelDecision, PlanA
 use self::automaton::Automaton;
 use self::fingerprints::Fingerprints;
 use self::stream::Stream;
+use self::thoughts::Thoughts;
 use crate::agents::{Agent, Registries};
 use crate::error::Error;
 use crate::models::{Completion, Piece, ToolCall};
@@ -91,7 +93,11 @@ impl Sanitizer {
 
     /// Checks an answer that is told at once.
     pub fn check(&self, Unchecked(mut response): Unchecked) -> ChatResponse {
-        response.response = self.clean(&response.response, &self.findings.content);
+        let mut thoughts = Thoughts::new();
+        let mut spoken = thoughts.push(&response.response);
+        spoken.push_str(&thoughts.finish());
+        self.findings.reasoning.fetch_add(thoughts.removed(), Ordering::Relaxed);
+        response.response = self.clean(&spoken, &self.findings.content);
         self.check_actions(response)
     }
 
@@ -99,7 +105,8 @@ impl Sanitizer {
     pub fn pieces(&self, waiting: usize) -> (mpsc::Sender<String>, Pieces) {
         let (sender, unchecked) = mpsc::channel(waiting);
         let stream = Stream::new(Arc::clone(&self.automaton));
-        (sender, Pieces { sanitizer: self.clone(), unchecked, stream: Some(stream), told: String::new() })
+        let open = Some((Thoughts::new(), stream));
+        (sender, Pieces { sanitizer: self.clone(), unchecked, open, told: String::new() })
     }
 
     /// Checks a completion that is told piece by piece: the sender takes the pieces.
@@ -165,7 +172,7 @@ pub struct Pieces {
     sanitizer: Sanitizer,
     unchecked: mpsc::Receiver<String>,
     /// None after the last piece.
-    stream: Option<Stream>,
+    open: Option<(Thoughts, Stream)>,
     told: String,
 }
 
@@ -173,13 +180,12 @@ impl Pieces {
     /// The next piece that may be told; None after the last one. A wait that is given up loses nothing.
     pub async fn next(&mut self) -> Option<String> {
         loop {
-            let stream = self.stream.as_mut()?;
+            let (thoughts, stream) = self.open.as_mut()?;
             let piece = match self.unchecked.recv().await {
-                Some(piece) => stream.push(&piece),
+                Some(piece) => stream.push(&thoughts.push(&piece)),
                 None => {
-                    let rest = stream.finish();
-                    self.sanitizer.findings.content.fetch_add(stream.removed(), Ordering::Relaxed);
-                    self.stream = None;
+                    let rest = stream.push(&thoughts.finish()) + &stream.finish();
+                    self.close();
                     rest
                 }
             };
@@ -195,14 +201,20 @@ impl Pieces {
         response.response = std::mem::take(&mut self.told);
         self.sanitizer.check_actions(response)
     }
+
+    /// Counts what was removed.
+    fn close(&mut self) {
+        let Some((thoughts, stream)) = self.open.take() else { return };
+        let Findings { content, reasoning, .. } = &*self.sanitizer.findings;
+        content.fetch_add(stream.removed(), Ordering::Relaxed);
+        reasoning.fetch_add(thoughts.removed(), Ordering::Relaxed);
+    }
 }
 
 impl Drop for Pieces {
     fn drop(&mut self) {
         // A reader who left has seen what was removed before.
-        if let Some(stream) = &self.stream {
-            self.sanitizer.findings.content.fetch_add(stream.removed(), Ordering::Relaxed);
-        }
+        self.close();
     }
 }
 
@@ -212,12 +224,13 @@ struct Findings {
     agent: OnceLock<String>,
     content: AtomicU64,
     action: AtomicU64,
+    reasoning: AtomicU64,
 }
 
 impl Findings {
     fn of(product: &str) -> Findings {
-        let (agent, content, action) = (OnceLock::new(), AtomicU64::new(0), AtomicU64::new(0));
-        Findings { product: product.to_owned(), agent, content, action }
+        let [content, action, reasoning] = [const { AtomicU64::new(0) }; 3];
+        Findings { product: product.to_owned(), agent: OnceLock::new(), content, action, reasoning }
     }
 }
 
@@ -225,7 +238,8 @@ impl Drop for Findings {
     fn drop(&mut self) {
         let agent = self.agent.get().cloned().unwrap_or_default();
         let (content, action) = (*self.content.get_mut(), *self.action.get_mut());
-        for (field, matches) in [("content", content), ("action", action)] {
+        let reasoning = *self.reasoning.get_mut();
+        for (field, matches) in [("content", content), ("action", action), ("reasoning", reasoning)] {
             if matches > 0 {
                 let labels = [("product", self.product.clone()), ("agent", agent.clone()), ("field", field.to_owned())];
                 metrics::counter!("weft_sanitizer_matches_total", &labels).increment(matches);
@@ -239,6 +253,10 @@ impl Drop for Findings {
                 action,
                 "a model repeated what it was told; removed"
             );
+        }
+        if reasoning > 0 {
+            // Some models do so in every answer.
+            tracing::info!(product = self.product, agent, reasoning, "a model thought aloud in its answer; removed");
         }
     }
 }

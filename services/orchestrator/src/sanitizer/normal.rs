@@ -8,6 +8,8 @@ use unicode_normalization::char::{decompose_compatible, is_combining_mark};
 
 /// Longest HTML entity that is decoded, in bytes without `&` and `;`.
 const ENTITY_BYTES: usize = 8;
+/// Most digits of a character's number in `\u{…}`.
+const CODE_DIGITS: usize = 6;
 /// Letters of the Hangul script that are there to be invisible.
 const FILLERS: [char; 4] = ['\u{115f}', '\u{1160}', '\u{3164}', '\u{ffa0}'];
 
@@ -40,11 +42,11 @@ pub fn is_invisible(letter: char) -> bool {
             | '\u{feff}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// Reads `\n`, `\"`, `\x41`, `\u0041`, `&lt;` and `&#65;` as what they stand for. What turns out to be none of them
+/// Reads `\n`, `\"`, `\x41`, `\u0041`, `\u{41}`, `&lt;`, `&#65;` and `%41` as what they stand for. What turns out to be none of them
 /// is read as it is written.
 #[derive(Clone, Default)]
 pub struct Escapes {
-    /// What may become an escape; ASCII, and beginning with `\` or `&`.
+    /// What may become an escape; ASCII, and beginning with `\`, `&` or `%`.
     written: String,
     /// Where that begins.
     start: usize,
@@ -66,7 +68,7 @@ impl Escapes {
         self.written.push(letter);
         match escape(&self.written) {
             Escape::Open => {}
-            Escape::Means(begins @ ('\\' | '&')) => {
+            Escape::Means(begins @ ('\\' | '&' | '%')) => {
                 // Escaped twice. It begins here, or a long chain of them would be held for ever.
                 self.written.clear();
                 self.begin(begins, place, each);
@@ -96,7 +98,7 @@ impl Escapes {
     }
 
     fn begin(&mut self, letter: char, place: Range<usize>, mut each: impl FnMut(char, Range<usize>)) {
-        if matches!(letter, '\\' | '&') {
+        if matches!(letter, '\\' | '&' | '%') {
             self.written.push(letter);
             self.start = place.start;
         } else {
@@ -109,9 +111,18 @@ fn escape(written: &str) -> Escape {
     if let Some(rest) = written.strip_prefix('\\') {
         return match rest.as_bytes() {
             [b'n' | b'r' | b't' | b'b' | b'f' | b'v'] => Escape::Means(' '),
+            [b'u', b'{', hex @ .., b'}'] if !hex.is_empty() => code(hex, hex.len()),
+            [b'u', b'{', hex @ ..] if hex.len() <= CODE_DIGITS && hex.iter().all(u8::is_ascii_hexdigit) => Escape::Open,
             [b'u', hex @ ..] => code(hex, 4),
             [b'x', hex @ ..] => code(hex, 2),
             _ => Escape::Nothing,
+        };
+    }
+    if let Some(rest) = written.strip_prefix('%') {
+        return match code(rest.as_bytes(), 2) {
+            // One byte of several: no letter of its own.
+            Escape::Means(part) if !part.is_ascii() => Escape::Means(' '),
+            escape => escape,
         };
     }
     let rest = written.strip_prefix('&').unwrap_or_default();
@@ -188,6 +199,8 @@ mod tests {
             (r"\ud835\udc00", "  "),
             ("&lt;b&gt; &#65;&#x41; &amp;#65; &nbsp;", " b  AA A  "),
             (r"\u0026#65;", "A"),
+            (r"\u{41}\u{1d400}\u{000042}", "A𝐀B"),
+            ("a%20b%41%2541%E2%80%94", "a bAA   "),
         ] {
             assert_eq!(decoded(written).replace('\\', ""), read, "{written}");
         }
@@ -208,6 +221,8 @@ mod tests {
             "&é",
             "&&&",
             "x&averylongname;",
+            "100% of %zz, 5%2",
+            r"\u{} \u{xyz} \u{1234567}",
         ] {
             assert_eq!(decoded(text).replace('\\', ""), text.replace('\\', ""), "{text}");
         }

@@ -128,21 +128,25 @@ fn every_fingerprint_split_at_every_position_is_removed() {
     assert!(richest().fingerprints.len() > 1_000, "{}", richest().fingerprints.len());
 }
 
+/// A whole prompt is cut in two at so many places; its fingerprints are at every one.
+const SPLITS: usize = 100;
+
 #[test]
 fn every_prompt_and_definition_is_removed_however_it_is_cut() {
     for known in KNOWN.iter() {
         for source in &known.sources {
-            let text = format!("Sure: {source} Bye.");
+            // In letters that no prompt has: a letter of ours before a source may stand before it in another one.
+            let text = format!("Да: {source} Пока.");
             let whole = told(known, [text.as_str()]);
-            assert!(whole.starts_with("Sure: ") && whole.contains(MARKER), "{whole}");
+            assert!(whole.starts_with("Да: ") && whole.ends_with("Пока.") && whole.contains(MARKER), "{whole}");
             assert!(!leaks(known, &whole), "{whole}");
-            // The longest ones are told one by one as well.
-            for at in (0..text.len()).filter(|&at| text.len() < 3_000 && text.is_char_boundary(at)) {
+            let far = 1 + text.len() / SPLITS;
+            for at in (0..text.len()).step_by(far).filter(|&at| text.is_char_boundary(at)) {
                 let (left, right) = text.split_at(at);
                 assert_eq!(told(known, [left, right]), whole, "split at {at}");
             }
             assert_eq!(told(known, letters(&text)), whole);
-            for seed in 0..60 {
+            for seed in 0..20 {
                 let mut dice = Dice(seed);
                 let most = 1 + dice.below(64);
                 assert_eq!(told(known, pieces(&text, &mut dice, most)), whole, "seed {seed}");
@@ -201,6 +205,9 @@ fn disguises(text: &str) -> Vec<(&'static str, String)> {
         ("byte escapes", by_code("\\x", "", 2)),
         ("entities", by_code("&#x", ";", 1)),
         ("escaped entities", by_code("&amp;#x", ";", 1)),
+        ("code points", by_code("\\u{", "}", 1)),
+        ("percent", by_code("%", "", 2)),
+        ("url", text.replace(' ', "%20").replace('\n', "%0A").replace('\'', "%27")),
         ("html", text.replace('\'', "&#39;").replace(' ', "&nbsp;").replace('\n', "&#10;")),
     ]
 }
@@ -224,7 +231,7 @@ fn a_prompt_in_disguise_is_removed() {
 fn a_backslash_or_an_ampersand_before_a_fingerprint_does_not_hide_it() {
     let known = richest();
     for fingerprint in &known.fingerprints {
-        for before in ["\\", "&", "\\u", "\\u00", "&#", "&am"] {
+        for before in ["\\", "&", "%", "%2", "\\u", "\\u{", "\\u00", "&#", "&am"] {
             let whole = told(known, [before, fingerprint]);
             assert!(!leaks(known, &whole) && whole.contains(MARKER), "{before}{fingerprint}: {whole}");
         }
@@ -275,13 +282,14 @@ fn no_more_than_the_longest_open_prefix_is_held_back() {
             assert!(held.len() < longest, "{waiting}");
             let open = known.fingerprints.range(held.clone()..).next().is_some_and(|next| next.starts_with(&held));
             // With an escape in it there are two readings.
-            let escaped = waiting.contains(['&', '\\']);
+            let escaped = waiting.contains(['&', '\\', '%']);
             assert!(escaped || open, "{waiting} is held back for nothing");
         }
     }
 }
 
 /// Replies as an assistant writes them, and sentences of the project's own texts.
+#[expect(clippy::too_many_lines, reason = "a list of sentences")]
 fn benign(dice: &mut Dice) -> impl Iterator<Item = String> + use<> {
     const DOCUMENTS: [&str; 4] = [
         include_str!("../../../../README.md"),
@@ -427,12 +435,12 @@ fn mixed() -> impl Strategy<Value = String> {
         let letters: Vec<char> = richest().sources[source].chars().collect();
         letters.iter().cycle().skip(at % letters.len()).take(length).collect::<String>()
     });
-    let disguised = (part.clone(), 0..18_usize).prop_map(|(part, way)| disguises(&part).swap_remove(way).1);
+    let disguised = (part.clone(), 0..21_usize).prop_map(|(part, way)| disguises(&part).swap_remove(way).1);
     let other = proptest::collection::vec(
         prop_oneof![
             any::<char>().prop_map(|letter| letter.to_string()),
             proptest::sample::select(vec![
-                "\\", "&", "\\u", "&amp;", "&#", ";", "\\n", " ", "\u{200b}", "u0", "the task"
+                "\\", "&", "%", "\\u", "\\u{", "&amp;", "&#", ";", "\\n", " ", "\u{200b}", "u0", "the task"
             ])
             .prop_map(str::to_owned),
         ],

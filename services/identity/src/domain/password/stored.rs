@@ -110,6 +110,18 @@ impl Stored {
         self.kind == kind && self.hash.len() == Params::DEFAULT_OUTPUT_LEN
     }
 
+    /// About how long it takes to compute, in ms; the dearest that is read takes a second.
+    pub fn work_ms(&self) -> u64 {
+        let walked = |bytes: u64| bytes * 1000 / MAX_WALK;
+        match self.kind {
+            Kind::Argon2 { memory_kib, passes, .. } => walked(u64::from(memory_kib) * 1024 * u64::from(passes)),
+            Kind::Bcrypt { cost } => 1000 >> BCRYPT_COSTS.end().saturating_sub(cost),
+            Kind::Scrypt { log_n, r, p } => walked(((128 * u64::from(r)) << log_n) * u64::from(p)),
+            Kind::Firebase { log_n, r, .. } => walked((128 * u64::from(r)) << log_n),
+            Kind::Pbkdf2 { rounds, .. } => u64::from(rounds) * 1000 / u64::from(MAX_ROUNDS),
+        }
+    }
+
     /// A hash of nothing that costs what this one does.
     pub fn shape(&self) -> String {
         let (salt, hash) = ("A".repeat(22), BASE64.encode(vec![0; self.hash.len()]));

@@ -83,8 +83,11 @@ fn a_note_that_the_client_did_not_send_cannot_be_overwritten() {
     let mut desk = Desk::new(Records::default(), Day::of_ms(0));
     assert!(run(&mut desk, "get_note", json!({"note_id": "n1"})).unwrap().get("error").is_some());
     assert!(run(&mut desk, "update_note", json!({"note_id": "n1", "content": "x"})).unwrap().get("error").is_some());
-    run(&mut desk, "delete_note", json!({"note_id": "n1"})).unwrap();
-    assert_eq!(actions(desk), [("delete_record".to_owned(), json!({"id": "n1"}))]);
+    assert!(run(&mut desk, "delete_note", json!({"note_id": "n1"})).unwrap().get("error").is_some());
+    assert!(actions(desk).is_empty());
+    let mut named = Desk::new(Records::default(), Day::of_ms(0)).with_words("delete the note n1, please");
+    run(&mut named, "delete_note", json!({"note_id": "n1"})).unwrap();
+    assert_eq!(actions(named), [("delete_record".to_owned(), json!({"id": "n1"}))]);
 }
 
 #[test]

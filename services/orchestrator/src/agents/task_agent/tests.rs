@@ -205,14 +205,6 @@ fn an_invented_id_changes_nothing() {
 }
 
 #[test]
-fn a_client_that_sends_no_tasks_may_name_them_by_id() {
-    let mut desk = Desk::new(Records::default(), Day::of_ms(TODAY_MS));
-    run(&mut desk, "delete_task", json!({"task_id": "t9"})).unwrap();
-    run(&mut desk, "delete_task_comment", json!({"comment_id": "c9"})).unwrap();
-    assert_eq!(actions(desk).len(), 2);
-}
-
-#[test]
 fn arguments_that_do_not_fit_are_refused_and_change_nothing() {
     for (name, arguments) in [
         ("list_tasks", json!({"status": "someday"})),
@@ -272,4 +264,25 @@ fn the_schemas_describe_what_the_tools_take() {
             assert!((tool.run)(&mut desk(), absent).is_ok(), "{} takes -1 for {name}", tool.spec.name);
         }
     }
+}
+
+#[test]
+fn a_client_that_sends_no_tasks_may_name_them_by_id_and_a_model_may_not() {
+    let calls = [
+        ("update_task", json!({"task_id": "t9", "title": "x"})),
+        ("delete_task", json!({"task_id": "t9"})),
+        ("add_task_comment", json!({"task_id": "t9", "content": "x"})),
+        ("delete_task_comment", json!({"comment_id": "t9"})),
+    ];
+    let told = |mut desk: Desk| {
+        let results = calls.clone().map(|(name, given)| run(&mut desk, name, given).unwrap());
+        let refused = results.iter().filter(|result| result.get("error").is_some()).count();
+        (refused, actions(desk).len())
+    };
+    let empty = || Desk::new(Records::default(), Day::of_ms(0));
+    assert_eq!(told(empty()), (4, 0));
+    assert_eq!(told(empty().with_words("finish t99, at9 and tt9")), (4, 0));
+    assert_eq!(told(empty().with_words("finish (t9)!")), (0, 4));
+    // Records that were sent are all there are, whatever a text says.
+    assert_eq!(told(desk().with_words("finish t9")), (4, 0));
 }

@@ -8,6 +8,9 @@ use crate::models::dialect::Dialect;
 use crate::models::usage::Usage;
 use crate::models::{Break, ModelError};
 
+/// Most numbers of a vector.
+pub const DIMENSIONS_MOST: u32 = 4_096;
+
 /// Texts to make vectors of. It has no `Debug`: it holds what users write.
 #[derive(Clone, Copy)]
 pub struct Texts<'a> {
@@ -39,7 +42,7 @@ pub fn body(dialect: Dialect, texts: Texts<'_>, model: &str) -> Option<Vec<u8>> 
 /// The answer to so many texts.
 ///
 /// # Errors
-/// [`ModelError::Interrupted`] if it is not one vector a text, all of one length and of finite numbers.
+/// [`ModelError::Interrupted`] if it is not one vector a text, all of one length, not too long, and of finite numbers.
 pub fn read(dialect: Dialect, body: &[u8], texts: usize) -> Result<Vectors, ModelError> {
     let malformed = ModelError::Interrupted(Break::Malformed);
     let read = match dialect {
@@ -50,7 +53,11 @@ pub fn read(dialect: Dialect, body: &[u8], texts: usize) -> Result<Vectors, Mode
     let answer = read.ok_or_else(|| malformed.clone())?;
     let length = answer.vectors.first().map_or(0, Vec::len);
     let is_whole = |vector: &Vec<f32>| vector.len() == length && vector.iter().all(|number| number.is_finite());
-    if length == 0 || answer.vectors.len() != texts || !answer.vectors.iter().all(is_whole) {
+    if length == 0
+        || length > DIMENSIONS_MOST as usize
+        || answer.vectors.len() != texts
+        || !answer.vectors.iter().all(is_whole)
+    {
         return Err(malformed);
     }
     Ok(answer)
@@ -88,6 +95,10 @@ mod tests {
         ] {
             let refused = read(OPENAI, body.to_string().as_bytes(), 1).unwrap_err();
             assert_eq!(refused, ModelError::Interrupted(Break::Malformed), "{body}");
+        }
+        for (length, is_taken) in [(4_096, true), (4_097, false)] {
+            let body = json!({"data": [{"index": 0, "embedding": vec![1.0; length]}]});
+            assert_eq!(read(OPENAI, body.to_string().as_bytes(), 1).is_ok(), is_taken, "{length}");
         }
         let body = json!({"embeddings": [{"values": [1.0, 2.0]}, {"values": [1.0]}]});
         assert!(read(Dialect::Gemini, body.to_string().as_bytes(), 2).is_err());

@@ -10,11 +10,15 @@ const EMPTY_WORDS: [&str; 40] = [
     "user", "was", "what", "with", "would", "you", "your",
 ];
 
-/// The name of the choice that shares the most words with the message; nothing if none does or two share as many.
+/// The name of the choice that shares the most words with the message; nothing if none does or two share as many. A word
+/// of the name counts twice: what an agent is about tells more than what it does with it.
 pub fn choose<'a>(message: &str, choices: &[Choice<'a>]) -> &'a str {
     let said = words(message);
-    let shared =
-        |choice: &Choice<'_>| words(&format!("{} {}", choice.name, choice.description)).intersection(&said).count();
+    let shared = |choice: &Choice<'_>| {
+        let name = words(choice.name);
+        let both = words(&format!("{} {}", choice.name, choice.description));
+        both.intersection(&said).count() + name.intersection(&said).count()
+    };
     let counts: Vec<usize> = choices.iter().map(shared).collect();
     let most = counts.iter().copied().max().unwrap_or(0);
     let mut best = choices.iter().zip(&counts).filter(|(_, count)| **count == most);
@@ -57,6 +61,7 @@ mod tests {
             ("please delete my comments", "task_agent"),
             ("find the note about Lisbon", "note_agent"),
             ("schedule a meeting with Bo", "calendar_agent"),
+            ("change the note Food", "note_agent"),
         ] {
             assert_eq!(choose(message, &AGENTS), name, "{message}");
         }

@@ -387,7 +387,7 @@ mod tests {
         let listed = json!({"count": 1, "notes": [{"id": "n1", "title": "Food"}]});
         let shown = json!({"note": {"id": "n1", "title": "Food", "content": "milk"}});
         assert_eq!(next(kind, &wish, &[]), Step::Call("list_notes", json!({})));
-        assert_eq!(next(kind, &wish, &[listed.clone()]), Step::Call("get_note", json!({"note_id": "n1"})));
+        assert_eq!(next(kind, &wish, std::slice::from_ref(&listed)), Step::Call("get_note", json!({"note_id": "n1"})));
         let update = Step::Call("update_note", json!({"note_id": "n1", "content": "milk\neggs"}));
         assert_eq!(next(kind, &wish, &[listed.clone(), shown.clone()]), update);
         let said = next(kind, &wish, &[listed, shown, json!({"updated": {}})]);
@@ -400,7 +400,7 @@ mod tests {
         let wish = creates("Launch", "boat", None);
         let listed = json!({"count": 0, "checkpoints": [], "projects": [{"id": 7, "name": "Boat"}]});
         assert_eq!(
-            next(kind, &wish, &[listed.clone()]),
+            next(kind, &wish, std::slice::from_ref(&listed)),
             Step::Call("create_checkpoint", json!({"project_id": 7, "title": "Launch", "date": -1}))
         );
         let Step::Say(said) = next(kind, &creates("Launch", "car", None), &[listed]) else { panic!("it guessed") };

@@ -89,6 +89,21 @@ async fn a_stream_split_at_any_byte_is_read_the_same() {
 }
 
 #[tokio::test]
+async fn a_line_in_a_million_pieces_is_read_once() {
+    let text = "x".repeat(1_000_000);
+    let choice = format!("{{\"delta\":{{\"content\":\"{text}\"}},\"finish_reason\":\"stop\"}}");
+    let usage = "{\"prompt_tokens\":3,\"completion_tokens\":4}";
+    let line = format!("data: {{\"choices\":[{choice}],\"usage\":{usage}}}\n\n");
+    let bytes = Bytes::from(line);
+    let begun = std::time::Instant::now();
+    let pieces = (0..bytes.len()).map(|at| bytes.slice(at..=at)).collect();
+    let (outcome, said) = read(Dialect::OpenAi(Cap::MaxTokens), pieces).await;
+    assert_eq!((outcome.unwrap().text.len(), said.len()), (1_000_000, 1_000_000));
+    // Read anew with every piece it takes hours.
+    assert!(begun.elapsed() < std::time::Duration::from_secs(60), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
 async fn a_stream_cut_at_any_byte_before_its_finish_is_no_answer() {
     for (dialect, stream, finish) in STREAMS {
         let finish = stream.find(finish).unwrap();
