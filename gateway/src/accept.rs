@@ -7,7 +7,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Request;
+use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -124,10 +124,17 @@ async fn serve(edge: Arc<Edge>, stream: TcpStream, peer: SocketAddr, bounds: &Bo
         let service = service_fn(move |request: Request<Incoming>| {
             let edge = edge.clone();
             let Seen { fault, chunked } = watched.next();
-            async move { Ok::<_, Infallible>(edge.handle(request, Arrival { peer, fault, last: chunked }).await) }
+            let watched = watched.clone();
+            async move {
+                let answer = edge.handle(request, Arrival { peer, fault, last: chunked }).await;
+                if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    watched.off();
+                }
+                Ok::<_, Infallible>(answer)
+            }
         });
         let socket = TokioIo::new(Socket::new(stream, Some(heads), bounds.write_timeout));
-        let connection = pin!(http1_builder(bounds).serve_connection(socket, service));
+        let connection = pin!(http1_builder(bounds).serve_connection(socket, service).with_upgrades());
         live(connection, bounds, stop, |connection| connection.graceful_shutdown()).await;
     }
 }

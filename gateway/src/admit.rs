@@ -25,6 +25,9 @@ use crate::visit::Visit;
 pub struct Term {
     /// Until then.
     pub deadline: Instant,
+    admitted: Instant,
+    /// What the client asked for.
+    asked: Option<Duration>,
     user: Option<Arc<Claims>>,
     guard: Guard,
 }
@@ -45,6 +48,14 @@ impl Term {
 
 /// See [`Term::until_over`].
 pub type Over = Pin<Box<dyn Future<Output = Status> + Send>>;
+
+/// Who opens a WebSocket.
+pub struct Greeted {
+    /// As [`Term::until_over`].
+    pub over: Over,
+    /// Whose it is: an account, or an address.
+    pub holder: String,
+}
 
 /// What decides who is let in.
 pub struct Door {
@@ -105,14 +116,38 @@ impl Door {
     /// `rate_limited`.
     pub async fn admit(&self, method: &Method, parts: &mut Parts, visit: &Visit) -> Result<Term, Status> {
         let address = self.address(&parts.headers, visit.peer);
-        let deadline = self.time(method, &mut parts.headers);
+        let (admitted, asked) = (Instant::now(), grpc_timeout(&parts.headers));
         match self.look(method, parts, address).await {
             Ok(caller) => {
                 self.limit(method, &caller, address, visit).await?;
-                Ok(Term { deadline, user: caller.user, guard: self.guard.clone() })
+                let mut term =
+                    Term { deadline: admitted, admitted, asked, user: caller.user, guard: self.guard.clone() };
+                self.time(method, &mut term, &mut parts.headers);
+                Ok(term)
             }
             Err(refusal) => Err(self.refuse_from(address, refusal, visit).await),
         }
+    }
+
+    /// Lets a client open a WebSocket for an RPC, whose calls are let in one by one later. The handshake counts against the
+    /// limit of its address, not against a plan. The headers are then such that they may go inward.
+    ///
+    /// # Errors
+    /// As [`Door::admit`].
+    pub async fn greet(&self, method: &Method, parts: &mut Parts, visit: &Visit) -> Result<Greeted, Status> {
+        let address = self.address(&parts.headers, visit.peer);
+        let caller = match self.look(method, parts, address).await {
+            Ok(caller) => caller,
+            Err(refusal) => return Err(self.refuse_from(address, refusal, visit).await),
+        };
+        self.count_from(address, visit).await?;
+        let holder = match &caller.user {
+            Some(user) => format!("{}/{}", user.prd, user.sub),
+            None => network(address),
+        };
+        let now = Instant::now();
+        let term = Term { deadline: now, admitted: now, asked: None, user: caller.user, guard: self.guard.clone() };
+        Ok(Greeted { over: term.until_over(), holder })
     }
 
     /// Who is calling.
@@ -126,7 +161,7 @@ impl Door {
         }
     }
 
-    /// Who is calling with a token of another issuer. Only a token of ours goes inward.
+    /// Who is calling with a token of another issuer or an API key. Only a token of ours goes inward.
     async fn look_foreign(
         &self,
         method: &Method,
@@ -134,6 +169,11 @@ impl Door {
         foreign: &Foreign,
     ) -> Result<Caller, Status> {
         let public = self.guard.policies().get(&method.path).is_none_or(|policy| policy.access == Access::Public);
+        // An API key is nobody there, and is not asked about.
+        if public && foreign.is_key() {
+            headers.remove(AUTHORIZATION);
+            return self.guard.admit(&method.path, headers).await;
+        }
         let mut tried = None;
         loop {
             let ours = match self.exchange.token(foreign, headers, tried.as_ref()).await {
@@ -199,16 +239,16 @@ impl Door {
         Ok(())
     }
 
-    /// Until when the call may take, which the service hears as `grpc-timeout`.
-    fn time(&self, method: &Method, headers: &mut HeaderMap) -> Instant {
-        let asked = grpc_timeout(headers);
+    /// Sets until when an admitted call may take, which the service hears as `grpc-timeout`. Also where another RPC with
+    /// the same policy answers than the one that was admitted.
+    pub fn time(&self, method: &Method, term: &mut Term, headers: &mut HeaderMap) {
         let streaming = method.client_streaming || method.server_streaming;
         let default = if streaming { self.rules.stream_limit } else { self.rules.unary_timeout };
-        let time = asked.unwrap_or(default).min(self.rules.stream_limit);
+        let time = term.asked.unwrap_or(default).min(self.rules.stream_limit);
         if let Ok(value) = HeaderValue::try_from(format!("{}m", time.as_millis().min(99_999_999))) {
             headers.insert(TIMEOUT_HEADER, value);
         }
-        Instant::now() + time
+        term.deadline = term.admitted + time;
     }
 
     /// Counts an admitted call in one step against all limits that speak of it.

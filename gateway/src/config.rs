@@ -77,6 +77,13 @@ pub struct Config {
     /// `WEFT_EDGE_MAX_STREAMS`: calls at once on one HTTP/2 connection. Default 100.
     #[serde(deserialize_with = "positive")]
     pub weft_edge_max_streams: u32,
+    /// `WEFT_EDGE_MAX_SOCKETS`: WebSockets at once; 64 of them for one account. Default 10000.
+    #[serde(deserialize_with = "positive")]
+    pub weft_edge_max_sockets: usize,
+    /// `WEFT_EDGE_PING_MS`: how often the client of a WebSocket is asked whether it is there; one that answers neither of
+    /// two pings is given up with the third. Default 30000.
+    #[serde(deserialize_with = "positive")]
+    pub weft_edge_ping_ms: u64,
     /// `WEFT_EDGE_HEADER_TIMEOUT_MS`: from the first byte of a request, or from the last one's answer, to the end
     /// of its headers. Default 10000.
     #[serde(deserialize_with = "positive")]
@@ -118,6 +125,8 @@ impl Default for Config {
             weft_edge_max_header_bytes: 16 * 1024,
             weft_edge_max_connections: 10_000,
             weft_edge_max_streams: 100,
+            weft_edge_max_sockets: 10_000,
+            weft_edge_ping_ms: 30_000,
             weft_edge_header_timeout_ms: 10_000,
             weft_edge_body_timeout_ms: 30_000,
             weft_edge_write_timeout_ms: 30_000,

@@ -7,10 +7,10 @@ use http::{HeaderMap, HeaderValue};
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE");
 const HEADERS: HeaderValue = HeaderValue::from_static(
-    "authorization, content-type, x-weft-product, x-request-id, idempotency-key, if-match, x-grpc-web, x-user-agent, grpc-timeout, connect-protocol-version, connect-timeout-ms",
+    "authorization, content-type, x-weft-product, x-request-id, idempotency-key, if-match, x-grpc-web, x-user-agent, grpc-timeout, connect-protocol-version, connect-timeout-ms, last-event-id, openai-organization, openai-project, openai-beta, x-stainless-arch, x-stainless-async, x-stainless-helper-method, x-stainless-lang, x-stainless-os, x-stainless-package-version, x-stainless-retry-count, x-stainless-runtime, x-stainless-runtime-version, x-stainless-timeout",
 );
 const EXPOSED: HeaderValue = HeaderValue::from_static(
-    "grpc-status, grpc-message, grpc-status-details-bin, x-request-id, retry-after, ratelimit-limit, ratelimit-remaining, ratelimit-reset, etag, location",
+    "grpc-status, grpc-message, grpc-status-details-bin, x-request-id, retry-after, x-should-retry, ratelimit-limit, ratelimit-remaining, ratelimit-reset, etag, location",
 );
 /// For how long a browser need not ask again, in seconds.
 const MAX_AGE_S: HeaderValue = HeaderValue::from_static("7200");

@@ -17,7 +17,7 @@ use weft_runtime::Mesh;
 use crate::admit::Door;
 use crate::body::{BodyLimit, EdgeBody, drain};
 use crate::cors::{self, Origins};
-use crate::error::{error_response, trailers_only};
+use crate::error::{Style, error_response, trailers_only};
 use crate::grpc::{self, Dialect, grpc};
 use crate::headers::request_id;
 use crate::health::{COUNTED_PATHS, Health, OWN_PATHS};
@@ -25,6 +25,7 @@ use crate::methods::Methods;
 use crate::rest::{self, rest};
 use crate::routes::Found;
 use crate::visit::Visit;
+use crate::websocket::{self, Sockets};
 
 /// Header fields of a request at most.
 const MAX_HEADERS: usize = 100;
@@ -41,6 +42,8 @@ pub struct Edge {
     pub health: Health,
     /// How much is taken.
     pub limits: Limits,
+    /// WebSockets.
+    pub sockets: Sockets,
     /// Clock, background work, shutdown.
     pub mesh: Mesh,
 }
@@ -73,7 +76,7 @@ pub struct Arrival {
 
 impl Edge {
     /// Answers one request. Whatever is wrong is in the answer.
-    pub async fn handle(&self, request: Request<Incoming>, arrival: Arrival) -> Response<EdgeBody> {
+    pub async fn handle(self: &Arc<Self>, request: Request<Incoming>, arrival: Arrival) -> Response<EdgeBody> {
         let (mut parts, body) = request.into_parts();
         let version = parts.version;
         let mut body = Some(body);
@@ -88,7 +91,7 @@ impl Edge {
         let mut response = match fault(&parts, arrival.fault) {
             Some(fault) => {
                 let refusal = Reason::InvalidArgument.status(fault);
-                let mut response = self.refuse(&parts.headers, &visit, refusal, &id).await;
+                let mut response = self.refuse(&parts, &visit, refusal, &id).await;
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 response
             }
@@ -117,7 +120,7 @@ impl Edge {
     }
 
     async fn dispatch(
-        &self,
+        self: &Arc<Self>,
         parts: Parts,
         body: &mut Option<Incoming>,
         visit: &Visit,
@@ -132,13 +135,21 @@ impl Edge {
         }
         match parts.headers.get(CONTENT_TYPE).and_then(Dialect::of) {
             Some(Ok(dialect)) => return self.grpc(dialect, parts, body, visit, id).await,
-            Some(Err(status)) => return self.refuse(&parts.headers, visit, status, &id).await,
+            Some(Err(status)) => return self.refuse(&parts, visit, status, &id).await,
             None => {}
+        }
+        // A path without a stream answers as if nobody had asked for a socket.
+        if websocket::is_asked_for(&parts)
+            && let Found::Binding(binding, segments) = self.methods.routes.find(&Method::POST, parts.uri.path())
+            && let Some(binding) = binding.talks()
+        {
+            let call = rest::Call { binding, segments, visit, request_id: id };
+            return websocket::open(self, call, parts, allowed_origin).await;
         }
         if COUNTED_PATHS.contains(&parts.uri.path())
             && let Err(status) = self.door.count(&parts.headers, visit).await
         {
-            return error_response(&status, &id);
+            return error_response(&status, &id, Style::Weft);
         }
         if let Some(response) = self.health.answer(&parts, &self.mesh).await {
             return response;
@@ -146,18 +157,15 @@ impl Edge {
         match self.methods.routes.find(&parts.method, parts.uri.path()) {
             Found::Binding(binding, segments) => {
                 let call = rest::Call { binding, segments, visit, request_id: id.clone() };
-                rest(self, call, parts, body).await.unwrap_or_else(|status| error_response(&status, &id))
+                let style = binding.method.style;
+                rest(self, call, parts, body).await.unwrap_or_else(|status| error_response(&status, &id, style))
             }
-            Found::WrongVerb(allowed) => self.wrong_verb(&parts.headers, visit, &allowed, &id).await,
+            Found::WrongVerb(allowed) => self.wrong_verb(&parts, visit, &allowed, &id).await,
             Found::Nothing if OWN_PATHS.contains(&parts.uri.path()) => {
-                self.wrong_verb(&parts.headers, visit, &[Method::GET, Method::HEAD], &id).await
+                self.wrong_verb(&parts, visit, &[Method::GET, Method::HEAD], &id).await
             }
-            Found::Nothing => {
-                self.refuse(&parts.headers, visit, Reason::NotFound.status("there is no such path"), &id).await
-            }
-            Found::Bad(bad) => {
-                self.refuse(&parts.headers, visit, Reason::InvalidArgument.status(bad.to_string()), &id).await
-            }
+            Found::Nothing => self.refuse(&parts, visit, Reason::NotFound.status("there is no such path"), &id).await,
+            Found::Bad(bad) => self.refuse(&parts, visit, Reason::InvalidArgument.status(bad.to_string()), &id).await,
         }
     }
 
@@ -170,13 +178,13 @@ impl Edge {
         id: Arc<str>,
     ) -> Response<EdgeBody> {
         if parts.method != Method::POST {
-            return self.wrong_verb(&parts.headers, visit, &[Method::POST], &id).await;
+            return self.wrong_verb(&parts, visit, &[Method::POST], &id).await;
         }
         if dialect == Dialect::Native {
             if parts.version < Version::HTTP_2 {
                 let status =
                     Reason::UnsupportedMediaType.status("gRPC needs HTTP/2; use grpc-web or JSON over HTTP/1.1");
-                return self.refuse(&parts.headers, visit, status, &id).await;
+                return self.refuse(&parts, visit, status, &id).await;
             }
             if is_open(parts.uri.path()) {
                 return self.own_service(parts, body, visit).await;
@@ -200,15 +208,16 @@ impl Edge {
     }
 
     /// A refusal that counts against the limit of the caller's address.
-    async fn refuse(&self, headers: &HeaderMap, visit: &Visit, refusal: Status, id: &str) -> Response<EdgeBody> {
-        error_response(&self.door.refuse(headers, visit, refusal).await, id)
+    async fn refuse(&self, parts: &Parts, visit: &Visit, refusal: Status, id: &str) -> Response<EdgeBody> {
+        let refusal = self.door.refuse(&parts.headers, visit, refusal).await;
+        error_response(&refusal, id, Style::of_path(parts.uri.path()))
     }
 
     /// The path exists, but with these methods only.
-    async fn wrong_verb(&self, headers: &HeaderMap, visit: &Visit, allowed: &[Method], id: &str) -> Response<EdgeBody> {
+    async fn wrong_verb(&self, parts: &Parts, visit: &Visit, allowed: &[Method], id: &str) -> Response<EdgeBody> {
         let names: Vec<&str> = allowed.iter().map(Method::as_str).collect();
         let refusal = Reason::MethodNotAllowed.status(format!("use {}", names.join(" or ")));
-        let mut response = self.refuse(headers, visit, refusal, id).await;
+        let mut response = self.refuse(parts, visit, refusal, id).await;
         if response.status() == StatusCode::METHOD_NOT_ALLOWED
             && let Ok(value) = HeaderValue::try_from(names.join(", "))
         {
@@ -235,7 +244,7 @@ fn fault(parts: &Parts, framing: Option<&'static str>) -> Option<&'static str> {
 /// A browser asks whether it may call.
 fn preflight(allowed: bool, id: &str) -> Response<EdgeBody> {
     if !allowed {
-        return error_response(&Reason::PermissionDenied.status("pages of this origin may not call"), id);
+        return error_response(&Reason::PermissionDenied.status("pages of this origin may not call"), id, Style::Weft);
     }
     let mut response = Response::new(EdgeBody::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;

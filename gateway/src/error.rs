@@ -4,14 +4,17 @@
 //! same table. gRPC callers get the same error as `grpc-status`, `grpc-message` and `grpc-status-details-bin`.
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use serde_json::{Map, Value, json};
-use tonic::Status;
+use tonic::{Code, Status};
 use tonic_types::StatusExt;
 use weft_core::{Reason, http_status, status_name};
 
 use crate::body::EdgeBody;
 use crate::visit;
+
+/// What OpenAI's SDKs believe before they look at the status.
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// Why the edge cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -32,18 +35,77 @@ pub enum Error {
     Cache(#[source] weft_cache::CacheError),
 }
 
+/// Whose habits the errors and streams of a path follow (`weft.options.v1.style`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Style {
+    /// Ours.
+    #[default]
+    Weft,
+    /// Those of OpenAI's API: errors have `type` and `param` besides, answers say whether to try again, and streams end
+    /// with `data: [DONE]`.
+    OpenAi,
+}
+
+impl Style {
+    /// Of a path that no RPC has: where OpenAI's SDKs look, they are told in their way.
+    pub fn of_path(path: &str) -> Style {
+        if path.starts_with("/v1/") { Style::OpenAi } else { Style::Weft }
+    }
+}
+
 /// The body of an error.
-pub fn error_json(status: &Status, request_id: &str) -> Vec<u8> {
+pub fn error_json(status: &Status, request_id: &str, style: Style) -> Vec<u8> {
     let name = status_name(status.code());
     let code = Reason::of(status).map_or(name, Reason::as_str).to_ascii_lowercase();
-    let error = json!({"error": {"code": code, "message": status.message(), "status": name, "request_id": request_id, "details": details(status)}});
+    let mut error = json!({"error": {"code": code, "message": status.message(), "status": name, "request_id": request_id, "details": details(status)}});
+    if style == Style::OpenAi {
+        error["error"]["type"] = Value::from(kind(status));
+        error["error"]["param"] = status
+            .get_details_bad_request()
+            .and_then(|bad| bad.field_violations.into_iter().next())
+            .map_or(Value::Null, |violation| Value::from(violation.field));
+    }
     error.to_string().into_bytes()
 }
 
+/// The `type` of an error as OpenAI's SDKs know it.
+fn kind(status: &Status) -> &'static str {
+    match Reason::of(status) {
+        Some(
+            Reason::InsufficientCredits
+            | Reason::KeyBudgetExceeded
+            | Reason::QuotaExceeded
+            | Reason::DailyTokensExceeded,
+        ) => "insufficient_quota",
+        _ => match http_status(status).as_u16() {
+            401 => "authentication_error",
+            403 => "permission_error",
+            404 => "not_found_error",
+            429 => "rate_limit_error",
+            400..=498 => "invalid_request_error",
+            _ => "api_error",
+        },
+    }
+}
+
+/// Whether the same request may go well later. OpenAI's SDKs would repeat every 409 and 5xx.
+fn should_retry(status: &Status) -> bool {
+    match http_status(status) {
+        StatusCode::CONFLICT => status.code() == Code::Aborted,
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => true,
+        StatusCode::NOT_IMPLEMENTED => false,
+        other => other.is_server_error(),
+    }
+}
+
 /// An error as an HTTP answer.
-pub fn error_response(status: &Status, request_id: &str) -> Response<EdgeBody> {
-    let mut response = Response::new(EdgeBody::full(Bytes::from(error_json(status, request_id))));
+pub fn error_response(status: &Status, request_id: &str, style: Style) -> Response<EdgeBody> {
+    let mut response = Response::new(EdgeBody::full(Bytes::from(error_json(status, request_id, style))));
     *response.status_mut() = http_status(status);
+    if style == Style::OpenAi {
+        let told = if should_retry(status) { "true" } else { "false" };
+        response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static(told));
+    }
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if let Some(seconds) = retry_after_s(status)
         && matches!(*response.status_mut(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)

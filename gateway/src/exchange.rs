@@ -1,4 +1,5 @@
-//! Tokens of other issuers as bearers: identity gives a token of ours for each, and only that one goes inward.
+//! Tokens of other issuers, and API keys, as bearers: identity gives a token of ours for each, and only that one goes
+//! inward.
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
-use weft_auth::{PRODUCT_HEADER, REQUEST_ID_HEADER, bearer, claimed, not_valid};
+use weft_auth::{PRODUCT_HEADER, REQUEST_ID_HEADER, bearer, claimed, is_api_key, may_be_api_key, not_valid};
 use weft_core::{Clock, Reason};
 use weft_proto::Channel;
 use weft_proto::identity::v1::ExchangeTokenRequest;
@@ -41,13 +42,13 @@ pub struct Exchange {
     refused: moka::sync::Cache<[u8; 32], Status>,
 }
 
-/// A token of another issuer.
+/// A token of another issuer, or an API key.
 pub struct Foreign {
     token: String,
     /// Of the product and the token.
     digest: [u8; 32],
-    /// When it expires by its own word, in s since 1970.
-    expires: i64,
+    /// When it expires by its own word, in s since 1970; an API key says nothing.
+    expires: Option<i64>,
 }
 
 /// A token of ours for one of another issuer, as a header.
@@ -59,13 +60,18 @@ pub struct Known {
 }
 
 impl Foreign {
-    /// The bearer of these headers, if it is a token of another issuer.
+    /// The bearer of these headers, if it is a token of another issuer or an API key.
     pub fn of(headers: &HeaderMap) -> Option<Foreign> {
         let token = bearer(headers.get(AUTHORIZATION)?.to_str().ok()?)?;
-        let expires = claimed(token)?.expires;
+        let expires = if is_api_key(token) { None } else { Some(claimed(token)?.expires) };
         let product = headers.get(PRODUCT_HEADER).map(HeaderValue::as_bytes).unwrap_or_default();
         let digest = Sha256::new().chain_update(product).chain_update([0]).chain_update(token).finalize().into();
         Some(Foreign { token: token.to_owned(), digest, expires })
+    }
+
+    /// Whether it is an API key, which is nobody where anybody may call.
+    pub fn is_key(&self) -> bool {
+        is_api_key(&self.token)
     }
 }
 
@@ -92,6 +98,9 @@ impl Exchange {
     /// UNAUTHENTICATED, the same as for any bad token; PERMISSION_DENIED (`account_suspended`); UNAVAILABLE if identity
     /// cannot be asked.
     pub async fn token(&self, foreign: &Foreign, headers: &HeaderMap, tried: Option<&Known>) -> Result<Known, Status> {
+        if foreign.is_key() && !may_be_api_key(&foreign.token) {
+            return Err(not_valid());
+        }
         if let Some(known) = self.known.get(&foreign.digest).await {
             let withdrawn = tried.is_some_and(|tried| Arc::ptr_eq(&tried.header, &known.header));
             if !withdrawn && self.clock.now_ms() < known.until_ms {
@@ -124,8 +133,10 @@ impl Exchange {
         let mut header = HeaderValue::try_from(format!("Bearer {}", answer.access_token)).map_err(|_| unavailable())?;
         header.set_sensitive(true);
         // A token that ends with the issuer's is used to its end: there is no longer one to be had.
-        let last = answer.expires_at >= foreign.expires.saturating_mul(1000);
-        let until_ms = if last { answer.expires_at } else { answer.expires_at - MARGIN_MS };
+        let last = foreign.expires.is_some_and(|expires| answer.expires_at >= expires.saturating_mul(1000));
+        let early = answer.expires_at - MARGIN_MS;
+        // Nor if there is no time left to ask for another one in.
+        let until_ms = if last || early <= self.clock.now_ms() { answer.expires_at } else { early };
         Ok(Known { header: Arc::new(header), until_ms })
     }
 }

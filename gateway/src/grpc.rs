@@ -21,7 +21,7 @@ use crate::call::{self, start, unary};
 use crate::edge::Edge;
 use crate::error::trailers_only;
 use crate::frames::{Meter, PREFIX, Splitter, check_one, only_message, trailer_frame};
-use crate::headers::goes_outward;
+use crate::headers::{check_last_event_id, goes_outward};
 use crate::meters::{Entry, Protocol};
 use crate::methods::Method;
 use crate::relay::{Mode, Relay, RelayBody, code_of};
@@ -122,6 +122,7 @@ async fn forward(
 ) -> Result<Made, Status> {
     check_encoding(&parts.headers)?;
     let term = edge.door.admit(method, parts, request.visit).await?;
+    check_last_event_id(&mut parts.headers, method.server_streaming)?;
     let deadline = term.deadline;
     if method.client_streaming {
         return streaming(edge, method, request, parts, body, &term).await;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use tonic::Status;
 use weft_auth::{PRODUCT_HEADER, REQUEST_ID_HEADER, SERVICE_TOKEN_HEADER};
 use weft_core::{Reason, new_id};
@@ -27,6 +27,36 @@ pub fn check_headers(headers: &HeaderMap) -> Result<(), Status> {
         }
     }
     Ok(())
+}
+
+/// The last event that a client of a stream has, in our header and as metadata alike.
+pub const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// Bytes of it.
+const MAX_EVENT_ID_BYTES: usize = 128;
+
+/// Lets `Last-Event-ID` go inward where answers stream, and nowhere else.
+///
+/// # Errors
+/// INVALID_ARGUMENT for one that is too long, no visible ASCII, or there twice.
+pub fn check_last_event_id(headers: &mut HeaderMap, streams: bool) -> Result<(), Status> {
+    if !streams {
+        headers.remove(LAST_EVENT_ID);
+    }
+    let wrong = |what: &str| Err(Reason::InvalidArgument.status(format!("the header last-event-id {what}")));
+    let mut all = headers.get_all(LAST_EVENT_ID).iter();
+    match (all.next(), all.next()) {
+        (None, _) => Ok(()),
+        (Some(_), Some(_)) => wrong("is sent twice, send it once"),
+        (Some(id), None) if id.len() > MAX_EVENT_ID_BYTES => {
+            wrong(&format!("is over the limit of {MAX_EVENT_ID_BYTES} bytes"))
+        }
+        (Some(id), None) if !id.as_bytes().iter().all(u8::is_ascii_graphic) => wrong("is no id of an event"),
+        (Some(id), None) if id.is_empty() => {
+            headers.remove(LAST_EVENT_ID);
+            Ok(())
+        }
+        (Some(_), None) => Ok(()),
+    }
 }
 
 /// Nothing that only the inside may say comes from outside.

@@ -1,9 +1,9 @@
-//! The edge: JSON, gRPC, grpc-web and SSE in, gRPC out.
+//! The edge: JSON, gRPC, grpc-web, SSE and WebSockets in, gRPC out.
 //!
 //! There is no code for any RPC here. Paths come from `google.api.http`, policies from `weft.options.v1.policy`,
 //! both read from the descriptors; an operator's own services join with a descriptor set and a URL. A request
-//! finds its way through [`edge`] (which protocol), [`admit`] (who, for which product, how often), [`rest`] or
-//! [`grpc`] (from and to the client's protocol), [`call`] and [`upstream`] (to the service and back), and
+//! finds its way through [`edge`] (which protocol), [`admit`] (who, for which product, how often), [`rest`],
+//! [`websocket`] or [`grpc`] (from and to the client's protocol), [`call`] and [`upstream`] (to the service and back), and
 //! [`relay`] if the answer is a stream.
 mod accept;
 mod admit;
@@ -34,6 +34,7 @@ mod template;
 mod transcode;
 mod upstream;
 mod visit;
+mod websocket;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,6 +61,7 @@ use crate::methods::Methods;
 use crate::operator::Operator;
 use crate::rates::Rates;
 use crate::upstream::Upstream;
+use crate::websocket::{Seats, Sockets};
 
 /// Serves the edge until the mesh shuts down, then lets calls finish for at most the mesh's drain time.
 ///
@@ -97,7 +99,11 @@ async fn build(config: &Config, mesh: &Mesh, products: Arc<Products>) -> Result<
         .map_err(|problem| Error::Config { key: "WEFT_DEFAULT_PRODUCT", problem })?;
     let upstreams = services.into_iter().chain(operator.upstreams).map(|(_, upstream)| upstream).collect();
     let health = Health::new(mesh, upstreams, reflection).await;
-    Ok(Edge { door, methods, origins, health, limits: limits(config), mesh: mesh.clone() })
+    let sockets = Sockets {
+        seats: Seats::new(config.weft_edge_max_sockets),
+        ping_every: Duration::from_millis(config.weft_edge_ping_ms),
+    };
+    Ok(Edge { door, methods, origins, health, limits: limits(config), sockets, mesh: mesh.clone() })
 }
 
 /// What the descriptors say, ours and the operator's.
@@ -118,6 +124,14 @@ fn contracts(mesh: &MeshConfig, operator: &Operator) -> Result<Contracts, Error>
     let methods = methods(ours, &services, operator)?;
     let foreign = Policies::with_default(&operator.pool, Policy::user()).map_err(|error| wrong(&error))?;
     let policies = Policies::of(ours).map_err(|error| wrong(&error))?.merged_with(foreign);
+    // A request is let in before its body says which of the two answers.
+    if let Some((rpc, sibling)) =
+        methods.siblings().iter().find(|(rpc, sibling)| policies.get(rpc) != policies.get(sibling))
+    {
+        return Err(Error::Descriptors(format!(
+            "{rpc} is streamed_by {sibling} and has another policy, give both the same"
+        )));
+    }
     let names: Vec<String> =
         ours.services().chain(operator.pool.services()).map(|one| one.full_name().to_owned()).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).filter(|name| methods.serves(name)).collect();

@@ -1,6 +1,7 @@
 //! What is counted and logged of every call.
 //!
-//! `weft_edge_requests_total{rpc,protocol,code}` and `weft_edge_seconds{rpc,protocol}`. The labels are bounded:
+//! `weft_edge_requests_total{rpc,protocol,code}` and `weft_edge_seconds{rpc,protocol}`; each answer on a WebSocket is a
+//! request, and `weft_edge_sockets` says how many are open. The labels are bounded:
 //! RPCs come from the descriptors, the rest from these enums. Counters are looked up once and then kept, because
 //! looking one up costs more than a small call's parsing.
 use std::sync::{Arc, OnceLock};
@@ -23,10 +24,12 @@ pub enum Protocol {
     Grpc,
     /// grpc-web, binary or text.
     GrpcWeb,
+    /// JSON, an answer on a WebSocket.
+    WebSocket,
 }
 
 impl Protocol {
-    const COUNT: usize = 4;
+    const COUNT: usize = 5;
 
     fn name(self) -> &'static str {
         match self {
@@ -34,6 +37,7 @@ impl Protocol {
             Protocol::Sse => "sse",
             Protocol::Grpc => "grpc",
             Protocol::GrpcWeb => "grpc_web",
+            Protocol::WebSocket => "websocket",
         }
     }
 }
@@ -86,6 +90,11 @@ impl Entry {
     /// A call that begins now.
     pub fn new(method: Arc<Method>, protocol: Protocol, request_id: Arc<str>, begun: Instant) -> Self {
         Entry { method, protocol, request_id, begun, code: Code::Cancelled }
+    }
+
+    /// Another RPC answers it than the one that was asked for.
+    pub fn answered_by(&mut self, method: Arc<Method>, protocol: Protocol) {
+        (self.method, self.protocol) = (method, protocol);
     }
 
     /// How it ended.

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use http::uri::PathAndQuery;
 use http::{StatusCode, Uri};
-use prost_reflect::{DescriptorPool, MethodDescriptor};
+use prost_reflect::{DescriptorPool, MethodDescriptor, Value};
 
+use crate::error::Style;
 use crate::http_rule::http_rules;
 use crate::meters::Meters;
 use crate::routes::{Binding, Routes};
@@ -34,6 +35,8 @@ pub struct Method {
     pub server_streaming: bool,
     /// Of a successful JSON answer.
     pub http_status: StatusCode,
+    /// Whose habits its JSON follows.
+    pub style: Style,
     /// What is counted of it.
     pub meters: Meters,
 }
@@ -42,6 +45,7 @@ pub struct Method {
 #[derive(Default)]
 pub struct Methods {
     by_path: HashMap<String, Arc<Method>>,
+    siblings: Vec<(String, String)>,
     /// Where JSON arrives.
     pub routes: Routes,
 }
@@ -57,8 +61,13 @@ impl Methods {
         let tables = Arc::new(Tables::new(pool)?);
         for service in pool.services() {
             let Some(upstream) = upstream_of(service.full_name()) else { continue };
+            let mut made = Vec::new();
             for method in service.methods() {
-                self.add_method(&method, &tables, &upstream)?;
+                made.push((self.add_method(&method, &tables, &upstream)?, method));
+            }
+            for (method, descriptor) in &made {
+                let sibling = sibling(method, descriptor, &made)?;
+                self.add_routes(method, descriptor, sibling)?;
             }
         }
         Ok(())
@@ -69,7 +78,7 @@ impl Methods {
         descriptor: &MethodDescriptor,
         tables: &Arc<Tables>,
         upstream: &Arc<Upstream>,
-    ) -> Result<(), String> {
+    ) -> Result<Arc<Method>, String> {
         let rpc = format!("{}/{}", descriptor.parent_service().full_name(), descriptor.name());
         let message =
             |name: &str| tables.id(name).ok_or_else(|| format!("{rpc}: its message {name} is not in the descriptors"));
@@ -83,18 +92,44 @@ impl Methods {
             client_streaming: descriptor.is_client_streaming(),
             server_streaming: descriptor.is_server_streaming(),
             http_status: http_status(descriptor).ok_or_else(|| format!("{rpc}: its http_status is not 200 to 299"))?,
+            style: style(descriptor).ok_or_else(|| format!("{rpc}: its style is not known"))?,
             meters: Meters::new(&rpc),
             path,
             rpc,
         });
-        for rule in http_rules(descriptor)? {
-            let (binding, template) = Binding::new(method.clone(), &rule)?;
+        match self.by_path.insert(method.path.clone(), method.clone()) {
+            Some(twice) => Err(format!("{} is described twice", twice.rpc)),
+            None => Ok(method),
+        }
+    }
+
+    fn add_routes(
+        &mut self,
+        method: &Arc<Method>,
+        descriptor: &MethodDescriptor,
+        sibling: Option<Arc<Method>>,
+    ) -> Result<(), String> {
+        let rules = http_rules(descriptor)?;
+        if let Some(sibling) = &sibling {
+            if !rules.iter().any(|rule| rule.body == "*") {
+                return Err(format!("{}: streamed_by needs a path with body \"*\"", method.rpc));
+            }
+            self.siblings.push((method.path.clone(), sibling.path.clone()));
+        }
+        for rule in rules {
+            let (mut binding, template) = Binding::new(method.clone(), &rule)?;
+            if let Some(sibling) = sibling.as_ref().filter(|_sibling| rule.body == "*") {
+                let (streamed, _) = Binding::new(sibling.clone(), &rule)?;
+                binding.streamed_by = Some(Arc::new(streamed));
+            }
             self.routes.add(rule.verb, binding, &template)?;
         }
-        match self.by_path.insert(method.path.clone(), method) {
-            Some(twice) => Err(format!("{} is described twice", twice.rpc)),
-            None => Ok(()),
-        }
+        Ok(())
+    }
+
+    /// RPCs that another one answers as a stream, and that one, by path.
+    pub fn siblings(&self) -> &[(String, String)] {
+        &self.siblings
     }
 
     /// Whether an RPC of this service can be called, by the service's full name.
@@ -108,13 +143,52 @@ impl Methods {
     }
 }
 
+/// The RPC that answers in the place of this one as a stream, if one does.
+fn sibling(
+    method: &Method,
+    descriptor: &MethodDescriptor,
+    all: &[(Arc<Method>, MethodDescriptor)],
+) -> Result<Option<Arc<Method>>, String> {
+    let name = option(descriptor, "weft.options.v1.streamed_by");
+    let Some(name) = name.as_ref().and_then(Value::as_str) else { return Ok(None) };
+    let found = all.iter().find(|(_, descriptor)| descriptor.name() == name);
+    let Some((sibling, _)) = found else {
+        return Err(format!("{}: streamed_by names `{name}`, which its service does not have", method.rpc));
+    };
+    let fits = sibling.server_streaming
+        && !sibling.client_streaming
+        && !method.server_streaming
+        && !method.client_streaming
+        && sibling.input == method.input;
+    match fits {
+        true => Ok(Some(sibling.clone())),
+        false => Err(format!(
+            "{}: streamed_by is for unary RPCs, and `{name}` has to stream answers to the same request",
+            method.rpc
+        )),
+    }
+}
+
+/// What an option says of an RPC, if it says anything.
+fn option(descriptor: &MethodDescriptor, name: &str) -> Option<Value> {
+    let option = descriptor.parent_pool().get_extension_by_name(name)?;
+    let options = descriptor.options();
+    options.has_extension(&option).then(|| options.get_extension(&option).into_owned())
+}
+
 /// What `weft.options.v1.http_status` says of an RPC; None if it is no success.
 fn http_status(descriptor: &MethodDescriptor) -> Option<StatusCode> {
-    let stated = descriptor.parent_pool().get_extension_by_name("weft.options.v1.http_status");
-    let options = descriptor.options();
-    let stated = stated.filter(|option| options.has_extension(option));
-    let Some(number) = stated.and_then(|option| options.get_extension(&option).as_u32()) else {
+    let Some(number) = option(descriptor, "weft.options.v1.http_status").and_then(|stated| stated.as_u32()) else {
         return Some(StatusCode::OK);
     };
     StatusCode::from_u16(u16::try_from(number).ok()?).ok().filter(StatusCode::is_success)
+}
+
+/// What `weft.options.v1.style` says of an RPC; None if it is one of a later version.
+fn style(descriptor: &MethodDescriptor) -> Option<Style> {
+    match option(descriptor, "weft.options.v1.style").and_then(|stated| stated.as_enum_number()) {
+        None | Some(0) => Some(Style::Weft),
+        Some(1) => Some(Style::OpenAi),
+        Some(_) => None,
+    }
 }

@@ -17,7 +17,7 @@ use tonic::{Code, Status};
 use weft_core::{Reason, internal_status};
 
 use crate::admit::{Over, Term};
-use crate::error::{error_json, trailers};
+use crate::error::{Style, error_json, trailers};
 use crate::frames::{self, Splitter, trailer_frame};
 use crate::grpc::Refusal;
 use crate::link::{Piece, Rest};
@@ -227,10 +227,15 @@ impl RelayBody {
             Mode::WebText(_) => self.ready.push_back(Frame::data(STANDARD.encode(trailer_frame(&ending)).into())),
             Mode::Events(events) if code != Code::Ok => {
                 let status = Status::from_header_map(&ending).unwrap_or_else(internal_status);
-                let mut text = b"event: error\ndata: ".to_vec();
-                text.extend_from_slice(&error_json(&status, &events.request_id));
+                let style = events.binding.method.style;
+                let mut text =
+                    if style == Style::OpenAi { b"data: ".to_vec() } else { b"event: error\ndata: ".to_vec() };
+                text.extend_from_slice(&error_json(&status, &events.request_id, style));
                 text.extend_from_slice(b"\n\n");
                 self.ready.push_back(Frame::data(text.into()));
+            }
+            Mode::Events(events) if events.binding.method.style == Style::OpenAi => {
+                self.ready.push_back(Frame::data(Bytes::from_static(b"data: [DONE]\n\n")));
             }
             Mode::Events(_) | Mode::Raw(_) => {}
         }
@@ -269,7 +274,18 @@ impl Body for RelayBody {
 
 /// One message as a server-sent event. JSON has no line breaks of its own.
 fn event(binding: &Binding, message: &[u8]) -> Result<Bytes, Status> {
-    let mut text = b"data: ".to_vec();
+    let method = &binding.method;
+    let mut text = Vec::with_capacity(message.len() + 64);
+    if let Some(number) = method.tables.event_id(method.output)
+        && let Ok(Some(id)) = find_bytes(message, number)
+        && !id.is_empty()
+        && id.iter().all(u8::is_ascii_graphic)
+    {
+        text.extend_from_slice(b"id: ");
+        text.extend_from_slice(id);
+        text.push(b'\n');
+    }
+    text.extend_from_slice(b"data: ");
     print(binding, message, &mut text)?;
     text.extend_from_slice(b"\n\n");
     Ok(text.into())

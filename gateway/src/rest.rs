@@ -7,16 +7,20 @@ use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response};
 use hyper::body::Incoming;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use tokio::time::timeout;
 use tonic::{Code, Status};
 use weft_core::{Reason, internal_status};
 
+use crate::admit::Term;
 use crate::body::{BodyLimit, EdgeBody, read_all};
 use crate::call::{Answer, start, unary};
 use crate::edge::Edge;
 use crate::frames::{self, Splitter};
-use crate::headers::goes_outward;
+use crate::headers::{check_last_event_id, goes_outward};
 use crate::meters::{Entry, Protocol};
+use crate::methods::Method;
 use crate::path;
 use crate::relay::{Event, EventStream, Mode, Relay, RelayBody, code_of, print};
 use crate::routes::{Binding, BodyRule};
@@ -51,7 +55,7 @@ pub async fn rest(
     let method = &call.binding.method;
     let protocol = if method.server_streaming { Protocol::Sse } else { Protocol::Json };
     let mut entry = Entry::new(method.clone(), protocol, call.request_id.clone(), Begun::now());
-    match answer(edge, &call, &mut parts, body).await {
+    match answer(edge, call, &mut parts, body, &mut entry).await {
         Ok(Made::Whole(response)) => {
             entry.ended(Code::Ok);
             Ok(response)
@@ -70,28 +74,63 @@ enum Made {
     Stream(HeaderMap, Box<Stream>),
 }
 
-async fn answer(edge: &Edge, call: &Call<'_>, parts: &mut Parts, body: &mut Option<Incoming>) -> Result<Made, Status> {
+async fn answer(
+    edge: &Edge,
+    mut call: Call<'_>,
+    parts: &mut Parts,
+    body: &mut Option<Incoming>,
+    entry: &mut Entry,
+) -> Result<Made, Status> {
+    let mut term = edge.door.admit(&call.binding.method, parts, call.visit).await?;
+    let bytes = read_body(edge, call.binding, &parts.headers, body).await?;
+    if let Some(sibling) = call.binding.streamed_by.as_ref().filter(|_sibling| wants_stream(&bytes)) {
+        call.binding = sibling;
+        edge.door.time(&sibling.method, &mut term, &mut parts.headers);
+        entry.answered_by(sibling.method.clone(), Protocol::Sse);
+    }
     let binding = call.binding;
     let method = &binding.method;
-    let term = edge.door.admit(method, parts, call.visit).await?;
+    check_last_event_id(&mut parts.headers, method.server_streaming)?;
     let deadline = term.deadline;
-    let bytes = read_body(edge, binding, &parts.headers, body).await?;
-    let frame = frames::seal(request(edge, call, parts, &bytes)?);
+    let frame = frames::seal(request(edge, binding, &call.segments, parts, &bytes)?);
     drop(bytes);
     if method.server_streaming {
-        let reply = start(method, &parts.headers, frame, deadline).await?;
-        if reply.head.headers.contains_key("grpc-status") && code_of(&reply.head.headers) != Code::Ok {
-            return Err(Status::from_header_map(&reply.head.headers).unwrap_or_else(|| Status::new(Code::Unknown, "")));
-        }
-        let headers = outward(&reply.head.headers);
-        let relay = Relay::new(reply, method.upstream.clone(), &term, None);
-        return Ok(Made::Stream(headers, Box::new(Stream::begin(edge, call, relay).await?)));
+        let (headers, relay) = begin(method, &parts.headers, frame, &term).await?;
+        return Ok(Made::Stream(outward(&headers), Box::new(Stream::begin(edge, &call, relay).await?)));
     }
     let answer = unary(method, &parts.headers, frame, deadline, edge.limits.response_bytes).await?;
     if let Some(status) = answer.error() {
         return Err(status);
     }
     whole(binding, answer).map(Made::Whole)
+}
+
+/// Begins a call whose answer streams: the metadata before the answer, and the answer.
+///
+/// # Errors
+/// As [`start`], and what the service refuses before it says anything.
+pub async fn begin(
+    method: &Method,
+    headers: &HeaderMap,
+    frame: Bytes,
+    term: &Term,
+) -> Result<(HeaderMap, Relay), Status> {
+    let reply = start(method, headers, frame, term.deadline).await?;
+    if reply.head.headers.contains_key("grpc-status") && code_of(&reply.head.headers) != Code::Ok {
+        return Err(Status::from_header_map(&reply.head.headers).unwrap_or_else(|| Status::new(Code::Unknown, "")));
+    }
+    let headers = reply.head.headers.clone();
+    Ok((headers, Relay::new(reply, method.upstream.clone(), term, None)))
+}
+
+/// Whether a JSON body asks for a stream. One that cannot be read is refused where it is read.
+fn wants_stream(body: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Wish<'a> {
+        #[serde(borrow, default)]
+        stream: Option<&'a RawValue>,
+    }
+    serde_json::from_slice::<Wish>(body).is_ok_and(|wish| wish.stream.is_some_and(|stream| stream.get() == "true"))
 }
 
 async fn read_body(
@@ -126,8 +165,16 @@ fn is_json(value: &HeaderValue) -> bool {
 
 /// The framed request message: the body first, then the path and the query, which go before it where both set a
 /// field, because on the wire the last one counts.
-fn request(edge: &Edge, call: &Call, parts: &Parts, body: &[u8]) -> Result<Vec<u8>, Status> {
-    let binding = call.binding;
+///
+/// # Errors
+/// INVALID_ARGUMENT, saying what cannot be read.
+pub fn request(
+    edge: &Edge,
+    binding: &Binding,
+    segments: &[String],
+    parts: &Parts,
+    body: &[u8],
+) -> Result<Vec<u8>, Status> {
     let method = &binding.method;
     let (tables, input) = (&*method.tables, method.input);
     let mut wire = frames::begin(body.len());
@@ -141,7 +188,7 @@ fn request(edge: &Edge, call: &Call, parts: &Parts, body: &[u8]) -> Result<Vec<u
             wire = read_field(tables, input, field, body, edge.limits.json_depth, wire).map_err(invalid)?
         }
     }
-    for (field, text) in binding.captured(&call.segments) {
+    for (field, text) in binding.captured(segments) {
         set_text(tables, input, field, &text, &mut wire)
             .map_err(|error| invalid(format!("a variable of the path {error}")))?;
     }

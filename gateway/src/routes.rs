@@ -25,6 +25,8 @@ pub struct Binding {
     pub raw_request: bool,
     /// The answer's body is a `google.api.HttpBody`, given as it is.
     pub raw_response: bool,
+    /// The same path to the RPC that answers where the body says `"stream": true`.
+    pub streamed_by: Option<Arc<Binding>>,
     template: String,
 }
 
@@ -124,9 +126,17 @@ impl Binding {
             response,
             raw_request,
             raw_response,
+            streamed_by: None,
             template: rule.template.clone(),
         };
         Ok((binding, template))
+    }
+
+    /// The binding whose RPC answers a JSON body with a stream of messages, if one does.
+    pub fn talks(self: &Arc<Self>) -> Option<&Arc<Binding>> {
+        let binding = self.streamed_by.as_ref().unwrap_or(self);
+        let fits = binding.method.server_streaming && binding.body == BodyRule::All;
+        (fits && !binding.raw_request && !binding.raw_response).then_some(binding)
     }
 
     /// The fields that the path fills, with their texts.

@@ -130,6 +130,11 @@ impl Heads {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).seen.pop_front().unwrap_or_default()
     }
 
+    /// What follows is not HTTP.
+    pub fn off(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).phase = Phase::Off;
+    }
+
     fn see(&self, mut bytes: &[u8]) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         while !bytes.is_empty() {

@@ -175,6 +175,8 @@ impl Edge {
             jti: new_id(),
             email: String::new(),
             roles: Vec::new(),
+            scp: None,
+            key: None,
             iat: now - 1,
             exp: now + 600,
         })
@@ -413,6 +415,13 @@ async fn shop(
             });
             grpc.server_streaming(stream, request).await
         }
+        "Talk" | "StreamComplete" => {
+            let stream = tower::service_fn(move |request: tonic::Request<Bytes>| {
+                let outcome = talk(&pool, rpc == "StreamComplete", request, seen.clone());
+                async move { outcome.map(tonic::Response::new) }
+            });
+            grpc.server_streaming(stream, request).await
+        }
         "Sum" => {
             let sum = tower::service_fn(move |request: tonic::Request<tonic::Streaming<Bytes>>| {
                 let tick = pool.get_message_by_name("shop.v1.Tick").unwrap();
@@ -462,7 +471,8 @@ fn unary(pool: &DescriptorPool, rpc: &str, message: Bytes) -> Result<Bytes, Stat
         }
         "Event" | "EventOf" => receive(&request, &mut answer),
         "Hello" => answer.set_field_by_name("number", Value::I64(1)),
-        "Fail" => return Err(failure(&request)),
+        "Fail" | "OpenFail" => return Err(failure(&request)),
+        "Complete" => answer.set_field_by_name("response", Value::String(said(&request).concat())),
         _ => {}
     }
     Ok(answer.encode_to_vec().into())
@@ -538,6 +548,79 @@ fn watch(pool: &DescriptorPool, raw: bool, request: &[u8]) -> Result<Messages, S
         return Ok(Box::pin(messages.chain(tokio_stream::pending())));
     }
     Ok(Box::pin(messages))
+}
+
+/// What [`talk`] adds to what was seen when an answer is over, or nobody wants more of it.
+pub const TALK_OVER: &str = "talk over";
+
+struct TalkOver(Seen);
+
+impl Drop for TalkOver {
+    fn drop(&mut self) {
+        self.0.lock().unwrap().push((TALK_OVER.to_owned(), HeaderMap::new()));
+    }
+}
+
+/// What a `TalkRequest` wants to be said.
+fn said(request: &DynamicMessage) -> Vec<String> {
+    let field = |name: &str| request.get_field_by_name(name).unwrap().into_owned();
+    let mut say: Vec<String> =
+        field("say").as_list().unwrap().iter().map(|one| one.as_str().unwrap().to_owned()).collect();
+    let last = say.last().cloned().unwrap_or_default();
+    say.extend((1..field("times").as_i32().unwrap()).map(|_| last.clone()));
+    say
+}
+
+/// Events `run.0`, `run.1` …, behind the one that `last-event-id` names; then an answer without a request says `again`.
+fn talk(pool: &DescriptorPool, whole: bool, request: tonic::Request<Bytes>, seen: Seen) -> Result<Messages, Status> {
+    let after = request.metadata().get("last-event-id").map(|id| id.to_str().unwrap().to_owned());
+    let message = pool.get_message_by_name("shop.v1.TalkRequest").unwrap();
+    let request = DynamicMessage::decode(message, request.into_inner()).unwrap();
+    let field = |name: &str| request.get_field_by_name(name).unwrap().into_owned();
+    let (event, done) =
+        (pool.get_message_by_name("shop.v1.TalkEvent").unwrap(), pool.get_message_by_name("shop.v1.TalkDone").unwrap());
+    let say = if after.is_some() { ["a", "g", "ain"].map(str::to_owned).to_vec() } else { said(&request) };
+    let hang = field("hang").as_bool().unwrap();
+    let fail_after = field("fail_after").as_i32().unwrap() as usize;
+    let ending = |text: String| {
+        let mut message = DynamicMessage::new(done.clone());
+        message.set_field_by_name("response", Value::String(text));
+        message.set_field_by_name("room", field("room"));
+        message
+    };
+    let mut events: Vec<DynamicMessage> = Vec::new();
+    for text in &say {
+        if whole {
+            events.push(ending(text.clone()));
+            continue;
+        }
+        let mut message = DynamicMessage::new(event.clone());
+        message.set_field_by_name("token", Value::String(text.clone()));
+        events.push(message);
+    }
+    if !whole && !hang {
+        let mut message = DynamicMessage::new(event.clone());
+        message.set_field_by_name("done", Value::Message(ending(say.concat())));
+        events.push(message);
+    }
+    if !whole {
+        for (number, message) in events.iter_mut().enumerate() {
+            message.set_field_by_name("id", Value::String(format!("run.{number}")));
+        }
+    }
+    let first = after.map_or(0, |id| id.rsplit('.').next().unwrap().parse::<usize>().unwrap() + 1);
+    let mut outcomes: Vec<Result<Bytes, Status>> =
+        events.into_iter().skip(first).map(|message| Ok(message.encode_to_vec().into())).collect();
+    if fail_after > 0 {
+        outcomes.truncate(fail_after);
+        outcomes.push(Err(Reason::ProviderStreamInterrupted.status("the provider broke off")));
+    }
+    let over = TalkOver(seen);
+    let messages = tokio_stream::iter(outcomes).map(move |one| {
+        let _alive = &over;
+        one
+    });
+    if hang { Ok(Box::pin(messages.chain(tokio_stream::pending()))) } else { Ok(Box::pin(messages)) }
 }
 
 /// Everybody is on the plan `free`. Only some users have a rate: `limited`; `sixty…`, one a second; `seat…`, who share

@@ -13,6 +13,8 @@ mod grpc;
 mod harness;
 mod json;
 mod limits;
+mod openai_style;
 mod paths;
 mod streams;
 mod trouble;
+mod websocket;

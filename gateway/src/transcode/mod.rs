@@ -20,7 +20,7 @@ mod write;
 
 pub use check::check_message;
 pub use read::{read_field, read_message};
-pub use table::{FieldPath, Kind, Label, MessageId, Tables};
+pub use table::{FieldPath, Frame, Kind, Label, MessageId, Tables};
 pub use text::set_text;
 pub use wire::put_bytes_field;
 pub use write::{find_bytes, write_field, write_message};

@@ -50,6 +50,8 @@ pub struct Message {
     pub names: HashMap<Box<str>, u32>,
     /// How many real oneofs there are.
     pub oneofs: u32,
+    /// The field that names this message in its stream.
+    event_id: Option<u32>,
 }
 
 /// One field.
@@ -63,6 +65,17 @@ pub struct Field {
     pub label: Label,
     /// The real oneof it belongs to.
     pub oneof: Option<u32>,
+    /// What it becomes on a WebSocket with plain frames.
+    pub frame: Option<Frame>,
+}
+
+/// What a field of a streamed message becomes on a WebSocket with plain frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// A frame of the string itself.
+    Text,
+    /// A frame of the inner message as JSON, with `"done": true` in front.
+    Done,
 }
 
 /// How often a field occurs.
@@ -150,6 +163,16 @@ impl Tables {
         &self.enums[index as usize]
     }
 
+    /// The number of the string field that names this message in its stream, if it has one.
+    pub fn event_id(&self, id: MessageId) -> Option<u32> {
+        self.message(id).event_id
+    }
+
+    /// The fields of a message that have frames of their own on a WebSocket, by number.
+    pub fn frames(&self, id: MessageId) -> impl Iterator<Item = (u32, Kind, Frame)> {
+        self.message(id).fields.iter().filter_map(|field| Some((field.number, field.kind, field.frame?)))
+    }
+
     /// The full name of a message.
     pub fn name(&self, id: MessageId) -> &str {
         self.message(id).descriptor.full_name()
@@ -204,8 +227,16 @@ impl Message {
         }
         let real: Vec<_> = descriptor.oneofs().filter(|oneof| !oneof.is_synthetic()).collect();
         let shape = Shape::of(descriptor.full_name());
-        let fields = fields.iter().map(|field| Field::new(field, ids, &real)).collect::<Result<_, _>>()?;
-        Ok(Message { shape, fields, names, oneofs: real.len() as u32, descriptor })
+        let mut event_id = None;
+        let mut known = Vec::with_capacity(fields.len());
+        for field in &fields {
+            let options = Json::of(field, ids.json.as_ref())?;
+            if options.event_id && event_id.replace(field.number()).is_some() {
+                return Err(format!("the message {} has two fields with event_id", descriptor.full_name()));
+            }
+            known.push(Field::new(field, ids, &real, &options));
+        }
+        Ok(Message { shape, fields: known, names, oneofs: real.len() as u32, event_id, descriptor })
     }
 
     /// The place of the field with this number; `hint` is where it probably is.
@@ -250,7 +281,7 @@ impl Shape {
 }
 
 impl Field {
-    fn new(field: &FieldDescriptor, ids: &Ids, real: &[prost_reflect::OneofDescriptor]) -> Result<Self, String> {
+    fn new(field: &FieldDescriptor, ids: &Ids, real: &[prost_reflect::OneofDescriptor], options: &Json) -> Self {
         let (mut kind, label) = match field.kind() {
             prost_reflect::Kind::Message(entry) if field.is_map() => {
                 let key = Kind::of(&entry.map_entry_key_field().kind(), ids);
@@ -260,38 +291,71 @@ impl Field {
             kind if field.supports_presence() => (Kind::of(&kind, ids), Label::Optional),
             kind => (Kind::of(&kind, ids), Label::Plain),
         };
-        if let Some(option) = &ids.json
-            && let Some(decimals) = decimals(field, option)
-        {
-            let fits = kind == Kind::Int64 && !field.is_map() && (1..=MAX_DECIMALS).contains(&decimals);
-            if !fits {
-                return Err(format!(
-                    "the field {} has decimals = {decimals}; they are for int64 fields, 1 to {MAX_DECIMALS} of them",
-                    field.full_name()
-                ));
-            }
-            kind = Kind::Decimal(decimals as u8);
+        if let Some(decimals) = options.decimals {
+            kind = Kind::Decimal(decimals);
         }
         let oneof = field.containing_oneof().and_then(|oneof| real.iter().position(|one| *one == oneof));
-        Ok(Field {
+        Field {
             name: field.name().into(),
             key: format!("\"{}\":", field.name()).into_bytes().into(),
             number: field.number(),
             kind,
             label,
             oneof: oneof.map(|index| index as u32),
-        })
+            frame: options.frame,
+        }
     }
 }
 
-/// The decimal places that the option of a field states, if it has the option.
-fn decimals(field: &FieldDescriptor, option: &ExtensionDescriptor) -> Option<u32> {
-    let options = field.options();
-    if !options.has_extension(option) {
-        return None;
+/// What `weft.options.v1.json` says of a field.
+#[derive(Default)]
+struct Json {
+    decimals: Option<u8>,
+    event_id: bool,
+    frame: Option<Frame>,
+}
+
+impl Json {
+    /// The option of a field. The error is a sentence about one that does not fit it.
+    fn of(field: &FieldDescriptor, option: Option<&ExtensionDescriptor>) -> Result<Json, String> {
+        use prost_reflect::Kind as Of;
+        let options = field.options();
+        let Some(option) = option.filter(|option| options.has_extension(option)) else { return Ok(Json::default()) };
+        let stated = options.get_extension(option);
+        let stated = |name: &str| stated.as_message()?.get_field_by_name(name).map(std::borrow::Cow::into_owned);
+        let decimals = stated("decimals").and_then(|value| value.as_u32()).unwrap_or(0);
+        let event_id = stated("event_id").and_then(|value| value.as_bool()).unwrap_or(false);
+        let frame = match stated("frame").and_then(|value| value.as_enum_number()).unwrap_or(0) {
+            0 => None,
+            1 => Some(Frame::Text),
+            2 => Some(Frame::Done),
+            _ => return Err(format!("the field {} has a frame that is not known", field.full_name())),
+        };
+        let single = !field.is_list() && !field.is_map();
+        if decimals == 0 && !event_id && frame.is_none()
+            || decimals > 0 && (field.kind() != Of::Int64 || field.is_map() || decimals > MAX_DECIMALS)
+        {
+            return Err(format!(
+                "the field {} has decimals = {decimals}; they are for int64 fields, 1 to {MAX_DECIMALS} of them",
+                field.full_name()
+            ));
+        }
+        if event_id && !(single && field.kind() == Of::String) {
+            return Err(format!("the field {} has event_id, which is for string fields", field.full_name()));
+        }
+        let framed = match frame {
+            None => true,
+            Some(Frame::Text) => single && field.kind() == Of::String,
+            Some(Frame::Done) => single && matches!(field.kind(), Of::Message(_)),
+        };
+        if !framed {
+            return Err(format!(
+                "the field {} has a frame that does not fit; FRAME_TEXT is for strings, FRAME_DONE for messages",
+                field.full_name()
+            ));
+        }
+        Ok(Json { decimals: (decimals > 0).then_some(decimals as u8), event_id, frame })
     }
-    let stated = options.get_extension(option);
-    stated.as_message()?.get_field_by_name("decimals")?.as_u32()
 }
 
 impl Kind {

@@ -8,6 +8,16 @@ pub const ISSUER: &str = "weft";
 /// The `aud` of every access token.
 pub const AUDIENCE: &str = "weft";
 
+/// The API key that a token was given for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyClaim {
+    /// Its id.
+    pub id: String,
+    /// Micro-credits that it may spend in all; none: as many as the account has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<i64>,
+}
+
 /// The claims of an access token. What a plan allows is not among them: ask [`crate::Entitlements`].
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
@@ -19,7 +29,8 @@ pub struct Claims {
     pub sub: String,
     /// Slug of the product the account belongs to.
     pub prd: String,
-    /// Session id; a session that ends is refused by it, see [`crate::Revocations`].
+    /// Session id, or `key:` and the id of the API key; a session that ends is refused by it, see
+    /// [`crate::Revocations`].
     pub sid: String,
     /// Id of the token, which no other has: it is withdrawn by it, and its use reported.
     pub jti: String,
@@ -29,6 +40,13 @@ pub struct Claims {
     /// Roles in the product, such as `admin`.
     #[serde(default)]
     pub roles: Vec<String>,
+    /// What the token may call, for one of an API key: RPCs whose policy names one of these scopes, and no other.
+    /// None: it is a signed-in user's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scp: Option<Vec<String>>,
+    /// The API key that it was given for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<KeyClaim>,
     /// Issued at, in seconds since 1970.
     pub iat: i64,
     /// Valid before, in seconds since 1970.
@@ -39,6 +57,17 @@ impl Claims {
     /// Whether the account has this role in its product.
     pub fn has_role(&self, role: &str) -> bool {
         self.roles.iter().any(|own| own == role)
+    }
+
+    /// Whether it is the token of an API key, not of a signed-in user.
+    pub fn is_of_key(&self) -> bool {
+        self.scp.is_some() || self.key.is_some()
+    }
+
+    /// Whether it may call what needs this scope. A signed-in user may, whatever the scope; an API key may call nothing
+    /// that names none.
+    pub fn has_scope(&self, scope: Option<&str>) -> bool {
+        !self.is_of_key() || scope.is_some_and(|scope| self.scp.iter().flatten().any(|own| own == scope))
     }
 }
 
@@ -51,6 +80,8 @@ impl fmt::Debug for Claims {
             .field("sid", &self.sid)
             .field("jti", &self.jti)
             .field("roles", &self.roles)
+            .field("scp", &self.scp)
+            .field("key", &self.key)
             .field("iat", &self.iat)
             .field("exp", &self.exp)
             .finish_non_exhaustive()

@@ -54,8 +54,8 @@ impl Guard {
     /// Lets the call of `path` with these headers in, and says who it is.
     ///
     /// Errors: UNIMPLEMENTED for an unknown path; UNAUTHENTICATED without a valid token where one is needed;
-    /// PERMISSION_DENIED for the wrong kind of caller, a token of another product (`product_mismatch`) or a
-    /// plan that is too low (`feature_not_in_plan`); UNAVAILABLE if identity or billing are needed and away.
+    /// PERMISSION_DENIED for the wrong kind of caller, a token of another product (`product_mismatch`), an API key
+    /// without the scope (`scope_missing`) or a plan that is too low (`feature_not_in_plan`); UNAVAILABLE if identity or billing are needed and away.
     pub async fn admit(&self, path: &str, headers: &HeaderMap) -> Result<Caller, Status> {
         if is_open(path) {
             return Ok(Caller::unknown(headers));
@@ -71,10 +71,10 @@ impl Guard {
     }
 
     /// A token that is not valid, or not for this product, is as good as none: a client that signs in again
-    /// may still send its old one.
+    /// may still send its old one. So is an API key's, which is nobody where it has no scope for.
     async fn admit_anybody(&self, caller: Caller, headers: &HeaderMap) -> Caller {
         match self.user(headers).await {
-            Ok(Some(user)) if fits(&caller, &user) => caller.signed_in(user, headers),
+            Ok(Some(user)) if fits(&caller, &user) && !user.is_of_key() => caller.signed_in(user, headers),
             _ => caller,
         }
     }
@@ -83,6 +83,9 @@ impl Guard {
         let user = self.user(headers).await?.ok_or_else(no_token)?;
         if !fits(&caller, &user) {
             return Err(product_mismatch());
+        }
+        if !user.has_scope(policy.scope.as_deref()) {
+            return Err(scope_missing(policy));
         }
         if policy.access == Access::Admin && !user.has_role(ADMIN) {
             return Err(Reason::PermissionDenied.status("only an administrator may do this"));
@@ -166,6 +169,13 @@ fn no_service_token() -> Status {
 
 fn only_services() -> Status {
     Reason::PermissionDenied.status("only certain services may call this")
+}
+
+fn scope_missing(policy: &Policy) -> Status {
+    Reason::ScopeMissing.status(match &policy.scope {
+        Some(scope) => format!("the api key does not have the scope {scope}, make one that does"),
+        None => "no api key may call this, sign in and send the access token".to_owned(),
+    })
 }
 
 fn product_mismatch() -> Status {

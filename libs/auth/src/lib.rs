@@ -4,6 +4,7 @@
 //! A call is let in by [`Guard::admit`], which [`GuardLayer`] runs in front of every service. It finds the
 //! RPC's [`Policy`], checks the tokens that the call carries and leaves a [`Caller`] for the handler.
 //! No error, log line or `Debug` text of this crate holds a token or a secret.
+mod api_key;
 mod caller;
 mod claims;
 mod entitlements;
@@ -21,8 +22,9 @@ mod signer;
 mod uses;
 mod verifier;
 
+pub use api_key::{API_KEY_PREFIX, is_api_key, key_of_session, key_session, may_be_api_key};
 pub use caller::Caller;
-pub use claims::{AUDIENCE, Claims, ISSUER};
+pub use claims::{AUDIENCE, Claims, ISSUER, KeyClaim};
 pub use entitlements::Entitlements;
 pub use external::{Claimed, ExternalClaims, ExternalError, ExternalKeys, Fetched, Rules, claimed};
 pub use guard::{Guard, bearer};

@@ -49,6 +49,8 @@ pub struct Policy {
     pub retry_safe: bool,
     /// Which of the edge's limits counts it; [`RateClass::Plan`] with [`Access::Service`].
     pub rate_class: RateClass,
+    /// The scope that an API key needs to call it; none: no API key may. Only with [`Access::User`].
+    pub scope: Option<String>,
 }
 
 impl Policy {
@@ -60,6 +62,7 @@ impl Policy {
             feature: None,
             retry_safe: false,
             rate_class: RateClass::Plan,
+            scope: None,
         }
     }
 }
@@ -169,8 +172,11 @@ fn parse(option: &DynamicMessage) -> Result<Policy, &'static str> {
         .get_field_by_name("callers")
         .and_then(|value| Some(value.as_list()?.iter().filter_map(|name| name.as_str().map(Into::into)).collect()))
         .unwrap_or_default();
-    let feature = option.get_field_by_name("feature").and_then(|value| value.as_str().map(str::to_owned));
-    let feature = feature.filter(|name| !name.is_empty());
+    let text = |name: &str| {
+        let text = option.get_field_by_name(name).and_then(|value| value.as_str().map(str::to_owned));
+        text.filter(|text| !text.is_empty())
+    };
+    let (feature, scope) = (text("feature"), text("scope"));
     let rate_class = match number("rate_class") {
         0 => RateClass::Plan,
         1 => RateClass::Login,
@@ -180,10 +186,13 @@ fn parse(option: &DynamicMessage) -> Result<Policy, &'static str> {
     if access == Access::Service && rate_class != RateClass::Plan {
         return Err("rate_class is for calls from outside, leave it out with ACCESS_SERVICE");
     }
+    if access != Access::User && scope.is_some() {
+        return Err("scope needs ACCESS_USER");
+    }
     match (access, callers.is_empty(), feature.is_some()) {
         (Access::Service, true, _) => Err("nobody could call it, name the services in callers"),
         (Access::Public | Access::User | Access::Admin, false, _) => Err("callers needs ACCESS_SERVICE"),
         (Access::Public | Access::Admin | Access::Service, _, true) => Err("feature needs ACCESS_USER"),
-        _ => Ok(Policy { access, callers, feature, retry_safe: number("retry") == 1, rate_class }),
+        _ => Ok(Policy { access, callers, feature, retry_safe: number("retry") == 1, rate_class, scope }),
     }
 }

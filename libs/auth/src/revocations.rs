@@ -41,7 +41,7 @@ pub enum Refusal {
 struct Entry {
     expires_at_ms: i64,
     refusal: Refusal,
-    /// Of an account: tokens with greater ids are good. Empty for sessions and single tokens.
+    /// Of an account or an API key: tokens with greater ids are good. Empty for sessions and single tokens.
     last_token_id: String,
 }
 
@@ -74,8 +74,10 @@ impl Revocations {
     /// account is.
     pub(crate) fn refusal(&self, claims: &Claims) -> Option<Refusal> {
         let entries = self.entries();
-        let account = || entries.get(&claims.sub).filter(|entry| claims.jti <= entry.last_token_id);
-        let entry = entries.get(&claims.sid).or_else(account).or_else(|| entries.get(&claims.jti));
+        let withdrawn = |id: &String| entries.get(id).filter(|entry| claims.jti <= entry.last_token_id);
+        let key = || claims.key.as_ref().and_then(|key| withdrawn(&key.id));
+        let entry = entries.get(&claims.sid).or_else(|| withdrawn(&claims.sub)).or_else(key);
+        let entry = entry.or_else(|| entries.get(&claims.jti));
         entry.map(|entry| entry.refusal)
     }
 
@@ -98,7 +100,7 @@ impl Revocations {
         self.insert_account(id, String::new(), refusal, expires_at_ms);
     }
 
-    /// Refuses the tokens of an account whose ids are not greater than `last_token_id`, as [`Revocations::insert`] refuses
+    /// Refuses the tokens of an account, or of an API key, whose ids are not greater than `last_token_id`, as [`Revocations::insert`] refuses
     /// those of a session. Ids are UUID v7, so tokens that were issued later are good.
     pub fn insert_account(
         &self,
@@ -339,6 +341,8 @@ mod tests {
             jti: jti.to_owned(),
             email: String::new(),
             roles: Vec::new(),
+            scp: None,
+            key: None,
             iat: 0,
             exp: 0,
         }

@@ -1,4 +1,4 @@
-//! Which access tokens were used in this process, until identity has been told.
+//! Which access tokens and API keys were used in this process, until identity has been told.
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -1,6 +1,7 @@
 //! Checks access tokens.
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use jsonwebtoken::{Algorithm, Header, Validation};
 use moka::policy::EvictionPolicy;
@@ -18,6 +19,8 @@ use crate::{AUDIENCE, Claims, ISSUER, Keys, Revocations};
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
 /// Verified tokens that are remembered. One takes about 1 KiB.
 const MAX_VERIFIED: u64 = 20_000;
+/// The use of an API key is noted once in so long, in ms.
+const MINUTE_MS: i64 = 60_000;
 /// How far identity's clock may be ahead of ours, in seconds.
 const CLOCK_SKEW_S: i64 = 30;
 
@@ -26,7 +29,7 @@ const CLOCK_SKEW_S: i64 = 30;
 /// A token that was verified once is remembered by its SHA-256 until it expires, its session ends or its key
 /// is withdrawn; recognising it costs a hash and a look-up instead of a signature check.
 ///
-/// That it was used is noted the first time, for [`crate::follow`] to report.
+/// That it was used is noted the first time, for [`crate::follow`] to report; that an API key was, once a minute.
 #[derive(Clone)]
 pub struct Verifier(Arc<Inner>);
 
@@ -43,6 +46,8 @@ struct Inner {
 struct Verified {
     claims: Arc<Claims>,
     keys: Arc<KeySet>,
+    /// The minute since 1970 in which the use of the API key was last noted, for a token of one.
+    noted: Arc<AtomicI64>,
 }
 
 /// The claims as they are on the wire.
@@ -77,13 +82,19 @@ impl Verifier {
         let digest = <[u8; 32]>::from(Sha256::digest(token));
         if let Some(known) = inner.verified.get(&digest) {
             if inner.keys.is_current(&known.keys) {
-                return inner.still_good(known.claims);
+                let claims = inner.still_good(known.claims)?;
+                inner.note_key(&claims, &known.noted);
+                return Ok(claims);
             }
             inner.verified.invalidate(&digest);
         }
         let verified = inner.check(token).await?;
         let claims = inner.still_good(verified.claims.clone())?;
-        inner.uses.note(&claims.jti);
+        if claims.is_of_key() {
+            inner.note_key(&claims, &verified.noted);
+        } else {
+            inner.uses.note(&claims.jti);
+        }
         inner.verified.insert(digest, verified);
         Ok(claims)
     }
@@ -130,7 +141,15 @@ impl Inner {
             && ![&claims.sub, &claims.prd, &claims.sid, &claims.jti].into_iter().any(String::is_empty)
             && claims.iat <= now_s.saturating_add(CLOCK_SKEW_S)
             && wire.nbf.is_none_or(|nbf| nbf <= now_s.saturating_add(CLOCK_SKEW_S));
-        if good { Ok(Verified { claims: Arc::new(claims), keys }) } else { Err(not_valid()) }
+        if good { Ok(Verified { claims: Arc::new(claims), keys, noted: Arc::default() }) } else { Err(not_valid()) }
+    }
+
+    /// Notes that the API key of a token is used, once a minute.
+    fn note_key(&self, claims: &Claims, noted: &AtomicI64) {
+        let minute = self.clock.now_ms().div_euclid(MINUTE_MS);
+        if claims.is_of_key() && noted.swap(minute, Ordering::Relaxed) != minute {
+            self.uses.note(&claims.sid);
+        }
     }
 
     /// What may change between two calls with the same token.

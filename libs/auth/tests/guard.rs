@@ -5,13 +5,13 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::task::JoinSet;
 use tonic::{Code, Status};
 use weft_auth::{
-    Caller, Claims, Entitlements, Guard, Keys, PRODUCT_HEADER, Policies, REQUEST_ID_HEADER, Revocations,
+    Access, Caller, Claims, Entitlements, Guard, Keys, PRODUCT_HEADER, Policies, REQUEST_ID_HEADER, Revocations,
     SERVICE_TOKEN_HEADER, ServiceKey, Verifier,
 };
 use weft_core::{Clock, Reason};
 use weft_proto::identity::v1::key_service_client::KeyServiceClient;
 
-use crate::fakes::{Billing, Mood, PRODUCT, START_MS, claims, connect, nobody, secret, signer, verifier};
+use crate::fakes::{Billing, Mood, PRODUCT, START_MS, claims, connect, key_claims, nobody, secret, signer, verifier};
 use crate::policies::{policy, shop};
 
 fn policies() -> Arc<Policies> {
@@ -21,6 +21,7 @@ fn policies() -> Arc<Policies> {
         ("Admin", &policy("access: ACCESS_ADMIN")),
         ("Service", &policy("access: ACCESS_SERVICE callers: [\"gateway\"]")),
         ("Feature", &policy("access: ACCESS_USER feature: \"shopping\"")),
+        ("Scoped", &policy("access: ACCESS_USER scope: \"chat\"")),
     ]);
     Arc::new(Policies::of(&pool).unwrap())
 }
@@ -144,6 +145,63 @@ async fn each_access_lets_in_whom_it_names() {
             outcomes.push(told(guard.admit(&path(rpc), &call.0).await));
         }
         assert_eq!(outcomes.join(" "), expected, "{who}");
+    }
+}
+
+#[tokio::test]
+async fn an_api_key_may_call_what_its_scopes_name_and_nothing_else() {
+    let guard = guard();
+    const SCOPE: &str = "SCOPE_MISSING";
+    let admin = Claims { roles: vec!["admin".into()], ..key_claims("root", &["chat", "admin", ""]) };
+    let keyless = Claims { scp: Some(Vec::new()), ..claims("eve") };
+    let scopeless = Claims { scp: None, ..key_claims("eve", &[]) };
+    let foreign = Claims { prd: "zerobs".into(), ..key_claims("eve", &["chat"]) };
+    let rows = [
+        ("its scope", key_claims("ada", &["models", "chat"]), ["nobody", SCOPE, SCOPE, "PERMISSION_DENIED", "ada"]),
+        ("another scope", key_claims("ada", &["models"]), ["nobody", SCOPE, SCOPE, "PERMISSION_DENIED", SCOPE]),
+        ("roles", admin, ["nobody", SCOPE, SCOPE, "PERMISSION_DENIED", "root"]),
+        ("no scope", keyless, ["nobody", SCOPE, SCOPE, "PERMISSION_DENIED", SCOPE]),
+        ("no list of scopes", scopeless, ["nobody", SCOPE, SCOPE, "PERMISSION_DENIED", SCOPE]),
+        (
+            "another product",
+            foreign,
+            ["nobody", "PRODUCT_MISMATCH", "PRODUCT_MISMATCH", "PERMISSION_DENIED", "PRODUCT_MISMATCH"],
+        ),
+        ("no key", claims("ada"), ["ada", "ada", "PERMISSION_DENIED", "PERMISSION_DENIED", "ada"]),
+    ];
+    for (who, claims, expected) in rows {
+        let mut outcomes = Vec::new();
+        for rpc in ["Public", "User", "Admin", "Service", "Scoped"] {
+            outcomes.push(told(guard.admit(&path(rpc), &Call::to(PRODUCT).signed_in(&claims).0).await));
+        }
+        assert_eq!(outcomes, expected, "{who}");
+    }
+    let call = Call::to(PRODUCT).from("gateway").signed_in(&key_claims("ada", &["chat"]));
+    let caller = guard.admit(&path("Service"), &call.0).await.unwrap();
+    assert_eq!(caller.user().unwrap().key.as_ref().unwrap().id, "key of ada", "a service calls for it");
+}
+
+#[tokio::test]
+async fn an_api_key_is_let_in_by_none_of_our_rpcs_that_names_no_scope() {
+    let policies = Arc::new(Policies::of(weft_proto::descriptors()).unwrap());
+    let verifier = verifier(&[&signer("one")], &Clock::manual(START_MS));
+    let guard = Guard::new(Arc::clone(&policies), verifier).with_service_key(key("billing"));
+    let scopes: Vec<&str> = policies.paths().filter_map(|path| policies.get(path)?.scope.as_deref()).collect();
+    assert!(scopes.contains(&"chat") && scopes.contains(&"embeddings") && scopes.contains(&"models"), "{scopes:?}");
+    let claims = Claims { roles: vec!["admin".into()], ..key_claims("ada", &scopes) };
+    let call = Call::to(PRODUCT).signed_in(&claims);
+    let mut paths: Vec<&str> = policies.paths().collect();
+    paths.sort_unstable();
+    for path in paths {
+        let policy = policies.get(path).unwrap();
+        let outcome = guard.admit(path, &call.0).await;
+        match (policy.access, &policy.scope) {
+            (Access::User, Some(_)) => assert_eq!(told(outcome), "ada", "{path}"),
+            (_, Some(_)) => panic!("{path} has a scope and is not for users"),
+            (Access::Public, None) => assert_eq!(told(outcome), "nobody", "{path}"),
+            (Access::Service, None) => assert_eq!(told(outcome), "PERMISSION_DENIED", "{path}"),
+            (Access::User | Access::Admin, None) => assert_eq!(told(outcome), "SCOPE_MISSING", "{path}"),
+        }
     }
 }
 

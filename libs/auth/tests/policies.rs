@@ -62,6 +62,7 @@ fn a_policy_is_read_whole() {
     let pool = shop(&[
         ("Look", &policy("access: ACCESS_PUBLIC retry: RETRY_SAFE")),
         ("Buy", &policy("access: ACCESS_USER feature: \"shopping\"")),
+        ("Ask", &policy("access: ACCESS_USER scope: \"chat\"")),
         ("Close", &policy("access: ACCESS_ADMIN")),
         ("Enter", &policy("access: ACCESS_PUBLIC rate_class: RATE_CLASS_LOGIN")),
         ("Event", &policy("access: ACCESS_PUBLIC rate_class: RATE_CLASS_WEBHOOK")),
@@ -72,6 +73,7 @@ fn a_policy_is_read_whole() {
     let expected = [
         ("Look", Policy { retry_safe: true, ..plain(Access::Public) }),
         ("Buy", Policy { feature: Some("shopping".into()), ..plain(Access::User) }),
+        ("Ask", Policy { scope: Some("chat".into()), ..plain(Access::User) }),
         ("Close", plain(Access::Admin)),
         ("Enter", Policy { rate_class: RateClass::Login, ..plain(Access::Public) }),
         ("Event", Policy { rate_class: RateClass::Webhook, ..plain(Access::Public) }),
@@ -98,6 +100,9 @@ fn a_policy_that_cannot_be_meant_is_an_error() {
     assert!(problem("access: ACCESS_USER callers: [\"billing\"]").contains("callers needs ACCESS_SERVICE"));
     let service = "access: ACCESS_SERVICE callers: [\"billing\"] rate_class: RATE_CLASS_WEBHOOK";
     assert!(problem(service).contains("rate_class is for calls from outside"));
+    for access in ["ACCESS_PUBLIC", "ACCESS_ADMIN", "ACCESS_SERVICE callers: [\"billing\"]"] {
+        assert!(problem(&format!("access: {access} scope: \"chat\"")).contains("scope needs ACCESS_USER"), "{access}");
+    }
     assert!(problem("access: ACCESS_PUBLIC feature: \"shopping\"").contains("feature needs ACCESS_USER"));
     assert!(
         problem("access: ACCESS_SERVICE callers: [\"billing\"] feature: \"x\"").contains("feature needs ACCESS_USER")

@@ -4,7 +4,7 @@ use tokio_util::sync::CancellationToken;
 use weft_auth::{Claims, Keys, Refusal, Revocations, Verifier, follow};
 use weft_core::{Clock, Reason};
 
-use crate::fakes::{Identity, Mood, START_MS, claims, eventually, signer};
+use crate::fakes::{Identity, Mood, START_MS, claims, eventually, key_claims, signer};
 
 const TOMORROW_MS: i64 = START_MS + 24 * 3600 * 1000;
 
@@ -12,6 +12,7 @@ struct Setting {
     identity: Identity,
     revocations: Revocations,
     verifier: Verifier,
+    clock: Clock,
     cancel: CancellationToken,
     follower: JoinSet<()>,
     _server: JoinSet<()>,
@@ -23,9 +24,10 @@ async fn following(identity: Identity) -> Setting {
     let (revocations, cancel) = (Revocations::new(), CancellationToken::new());
     let mut follower = JoinSet::new();
     let keys = Keys::fixed(vec![signer("key").jwk()]);
-    let verifier = Verifier::new(keys, revocations.clone(), Clock::manual(START_MS));
+    let clock = Clock::manual(START_MS);
+    let verifier = Verifier::new(keys, revocations.clone(), clock.clone());
     follower.spawn(follow(client, verifier.clone(), cancel.clone()));
-    Setting { identity, revocations, verifier, cancel, follower, _server: server }
+    Setting { identity, revocations, verifier, clock, cancel, follower, _server: server }
 }
 
 impl Setting {
@@ -174,4 +176,36 @@ async fn who_waits_for_the_end_of_a_session_hears_of_it_and_why() {
         let status = tokio::time::timeout(std::time::Duration::from_secs(5), over).await.expect("it is told");
         assert_eq!(Reason::of(&status), Some(reason));
     }
+}
+
+#[tokio::test]
+async fn the_use_of_an_api_keys_token_is_reported_once_a_minute() {
+    let setting = following(Identity::with_keys(Vec::new())).await;
+    let tokens = ["one", "two"].map(|jti| {
+        let claims = Claims { jti: jti.to_owned(), ..key_claims("ada", &["chat"]) };
+        signer("key").mint(&claims)
+    });
+    for _ in 0..3 {
+        setting.verifier.verify(&tokens[0]).await.unwrap();
+    }
+    eventually("the report", || setting.identity.used() == ["key:key of ada"]).await;
+    setting.clock.advance(std::time::Duration::from_secs(60));
+    setting.verifier.verify(&tokens[0]).await.unwrap();
+    setting.verifier.verify(&tokens[1]).await.unwrap();
+    eventually("the next minute", || setting.identity.used() == ["key:key of ada"; 3]).await;
+}
+
+#[tokio::test]
+async fn tokens_of_an_api_key_are_withdrawn_up_to_the_last_one_and_no_other_keys() {
+    let setting = following(Identity::with_keys(Vec::new())).await;
+    let token =
+        |user: &str, jti: &str| signer("key").mint(&Claims { jti: jti.to_owned(), ..key_claims(user, &["chat"]) });
+    setting.revocations.insert_account("key of ada", "0190-5", Refusal::Ended, TOMORROW_MS);
+    for (user, jti, good) in
+        [("ada", "0190-4", false), ("ada", "0190-5", false), ("ada", "0190-6", true), ("bob", "0190-4", true)]
+    {
+        assert_eq!(setting.verifier.verify(&token(user, jti)).await.is_ok(), good, "{user} {jti}");
+    }
+    setting.revocations.insert("key:key of ada", Refusal::Ended, TOMORROW_MS);
+    assert!(setting.verifier.verify(&token("ada", "0190-6")).await.is_err());
 }

@@ -9,7 +9,11 @@
 //!
 //! **State** is bytes under a key for a while. In process the least recently used values go first once
 //! [`LOCAL_STATE_BYTES`] are held.
+//!
+//! **Journals** are what one replica writes while others read it. They are in Redis only: who is alone has nobody to write
+//! one for.
 mod error;
+mod journal;
 mod limit;
 mod local;
 mod redis;
@@ -23,6 +27,7 @@ use weft_core::Clock;
 use crate::limit::CLOSED;
 
 pub use error::{CacheError, Source};
+pub use journal::{Heard, Journal, Seen, Turn};
 pub use limit::{Binding, Decision, Rate};
 pub use local::{LOCAL_STATE_BYTES, Local};
 pub use redis::{Redis, RedisOptions};
@@ -149,6 +154,17 @@ impl Cache {
         match self {
             Cache::Local(local) => Ok(local.take(key)),
             Cache::Redis(redis) => redis.take(key).await,
+        }
+    }
+
+    /// The journal of a key, where there are others to read it; None in process. Nothing is asked yet.
+    ///
+    /// # Errors
+    /// [`CacheError::KeyTooLong`].
+    pub fn journal(&self, key: &str) -> Result<Option<Journal>, CacheError> {
+        match self {
+            Cache::Local(_) => Ok(None),
+            Cache::Redis(redis) => Journal::new(Arc::clone(redis), key).map(Some),
         }
     }
 

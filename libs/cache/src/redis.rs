@@ -8,11 +8,12 @@ use fred::clients::{Client, WithOptions};
 use fred::error::{Error, ErrorKind};
 use fred::interfaces::{ClientLike, EventInterface, FredResult, KeysInterface, LuaInterface};
 use fred::types::config::{Config, ConnectionConfig, Options, ReconnectPolicy, TcpConfig, UnresponsiveConfig};
-use fred::types::{ConnectHandle, Expiration, SetOptions};
+use fred::types::{ConnectHandle, Expiration, FromValue, SetOptions, Value};
 use tokio::time::{Instant, timeout};
 use weft_core::Clock;
 
 use crate::error::CacheError;
+use crate::journal::Scripts;
 use crate::limit::{Binding, CLOSED, Limiter, Pace, Rate, verdict};
 
 /// How long a limit may wait for Redis before this replica decides alone.
@@ -58,11 +59,24 @@ impl RedisOptions {
     }
 }
 
+/// A script and the name that Redis has for it.
+pub(crate) struct Script {
+    text: &'static str,
+    sha1: String,
+}
+
+impl Script {
+    pub(crate) fn new(text: &'static str) -> Script {
+        Script { text, sha1: fred::util::sha1_hash(text) }
+    }
+}
+
 /// The cache shared over Redis.
 pub struct Redis {
     client: WithOptions<Client>,
     connection: ConnectHandle,
-    script_sha1: String,
+    limiter: Script,
+    pub(crate) journals: Scripts,
     patience: Duration,
     limits: Gate,
     state: Gate,
@@ -87,7 +101,8 @@ impl Redis {
         let redis = Redis {
             connection: client.connect(),
             client: client.with_options(&Options { fail_fast: true, max_attempts: Some(1), ..Options::default() }),
-            script_sha1: fred::util::sha1_hash(LIMIT_SCRIPT),
+            limiter: Script::new(LIMIT_SCRIPT),
+            journals: Scripts::new(),
             patience: options.patience,
             limits: Gate::new(),
             state: Gate::new(),
@@ -131,12 +146,33 @@ impl Redis {
 
     async fn run_script(&self, limits: &[(&str, Rate)]) -> FredResult<Vec<i64>> {
         let keys: Vec<String> = limits.iter().map(|(key, _)| format!("weft:limit:{key}")).collect();
-        let rates: Vec<i64> = limits.iter().map(|(_, rate)| rate.per_minute.into()).collect();
-        match self.client.evalsha(self.script_sha1.as_str(), keys.clone(), rates.clone()).await {
+        let rates = limits.iter().map(|(_, rate)| i64::from(rate.per_minute).into()).collect();
+        self.eval(&self.limiter, keys, rates).await
+    }
+
+    async fn eval<T: FromValue>(&self, script: &Script, keys: Vec<String>, arguments: Vec<Value>) -> FredResult<T> {
+        match self.client.evalsha(script.sha1.as_str(), keys.clone(), arguments.clone()).await {
             // A Redis that has started anew does not know the script; this also teaches it.
-            Err(error) if error.details().starts_with("NOSCRIPT") => self.client.eval(LIMIT_SCRIPT, keys, rates).await,
+            Err(error) if error.details().starts_with("NOSCRIPT") => {
+                self.client.eval(script.text, keys, arguments).await
+            }
             answer => answer,
         }
+    }
+
+    /// Runs a script on state.
+    pub(crate) async fn run<T: FromValue>(
+        &self,
+        script: &Script,
+        keys: Vec<String>,
+        arguments: Vec<Value>,
+    ) -> Result<T, CacheError> {
+        self.ask(self.eval(script, keys, arguments)).await
+    }
+
+    /// Sets a key, as it stands, to nothing for a while.
+    pub(crate) async fn mark(&self, key: &str, ttl_ms: i64) -> Result<(), CacheError> {
+        self.ask(self.client.set(key, "", Some(Expiration::PX(ttl_ms)), None, false)).await
     }
 
     pub(crate) async fn get(&self, key: &str) -> Result<Option<Bytes>, CacheError> {

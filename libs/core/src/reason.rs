@@ -49,6 +49,8 @@ macro_rules! reasons {
 reasons! {
     /// The request cannot be understood or breaks a rule of its fields.
     InvalidArgument = "INVALID_ARGUMENT", InvalidArgument, 400;
+    /// What is asked for is known, and not supported here; `BadRequest` names the parameter.
+    UnsupportedParameter = "UNSUPPORTED_PARAMETER", InvalidArgument, 400;
     /// The product does not allow this way to sign in, or the server has no such issuer.
     IdentityProviderNotEnabled = "IDENTITY_PROVIDER_NOT_ENABLED", InvalidArgument, 400;
     /// A checksum does not match the bytes.
@@ -61,8 +63,12 @@ reasons! {
     RefreshReused = "REFRESH_REUSED", Unauthenticated, 401;
     /// The account does not hold enough credits.
     InsufficientCredits = "INSUFFICIENT_CREDITS", ResourceExhausted, 402;
+    /// The API key has spent what it may.
+    KeyBudgetExceeded = "KEY_BUDGET_EXCEEDED", ResourceExhausted, 402;
     /// Known, but not allowed to do this.
     PermissionDenied = "PERMISSION_DENIED", PermissionDenied, 403;
+    /// The API key may not call this: none of its scopes names it.
+    ScopeMissing = "SCOPE_MISSING", PermissionDenied, 403;
     /// The token belongs to another product than the request.
     ProductMismatch = "PRODUCT_MISMATCH", PermissionDenied, 403;
     /// The plan does not include this.
@@ -97,7 +103,9 @@ reasons! {
     UnsupportedMediaType = "UNSUPPORTED_MEDIA_TYPE", InvalidArgument, 415;
     /// Too many requests; `RetryInfo` says when to come back.
     RateLimited = "RATE_LIMITED", ResourceExhausted, 429;
-    /// The caller went away.
+    /// What was begun is no longer kept, or who made it is gone; begin anew.
+    RunGone = "RUN_GONE", OutOfRange, 410;
+    /// The caller went away, or stopped it.
     Cancelled = "CANCELLED", Cancelled, 499;
     /// Something of ours is wrong; the request id finds it in the log.
     Internal = "INTERNAL", Internal, 500;

@@ -120,6 +120,8 @@ pub fn signed_in<T>(message: T) -> Request<T> {
         jti: new_id(),
         email: String::new(),
         roles: Vec::new(),
+        scp: None,
+        key: None,
         iat: now_s,
         exp: now_s + 3600,
     };

@@ -167,6 +167,17 @@ impl Process {
         self.until_listening().await;
     }
 
+    /// Starts another one like it on a port of its own, with this environment besides.
+    pub async fn twin(&self, environment: &[(&str, &str)]) -> Process {
+        let address = free_address().await;
+        let own = [("WEFT_LISTEN", address.as_str())];
+        let further = own.iter().chain(environment).map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let environment = self.command.environment.iter().cloned().chain(further).collect();
+        let log = self.command.log.with_extension(format!("{}.log", address.replace(':', "-")));
+        let command = Launch { binary: self.command.binary.clone(), environment, log };
+        Process::start(self.service, &address, command).await
+    }
+
     /// Runs the binary once with the environment of this process and gives what it prints.
     pub async fn run(&self, arguments: &[&str]) -> String {
         let output = self.command.command().args(arguments).stdout(Stdio::piped()).output().await;

@@ -103,6 +103,27 @@ impl Persona {
         answer.unwrap_or_else(|error| panic!("no answer: {error}"))
     }
 
+    /// The same person at another edge, over connections of its own.
+    #[must_use]
+    pub fn at(&self, edge: &str) -> Persona {
+        Persona { client: Client::new(edge, &self.client.product), ..self.clone() }
+    }
+
+    /// POSTs these bytes with these headers, for an answer that is read while it comes.
+    ///
+    /// # Errors
+    /// No answer.
+    pub async fn open(
+        &self,
+        path: &str,
+        headers: &[(&'static str, &str)],
+        body: Vec<u8>,
+    ) -> Result<reqwest::Response, reqwest::Error> {
+        let request = self.client.http.post(format!("{}{path}", self.client.edge)).bearer_auth(self.access_token());
+        let request = request.header("x-weft-product", &self.client.product).body(body);
+        headers.iter().fold(request, |request, (name, value)| request.header(*name, *value)).send().await
+    }
+
     /// PUTs as this person.
     pub async fn put(&self, path: &str, body: &Value) -> (u16, Value) {
         self.client.put(path, Some(self.access_token()), body).await

@@ -50,6 +50,14 @@ pub enum Error {
         /// What could be spent.
         available: i64,
     },
+    /// The API key may not spend so much more; in micro-credits.
+    #[error("this costs {} credits and the api key may spend {} more, raise its budget or use another key", credits(*needed), credits(*left))]
+    KeyBudgetExceeded {
+        /// What was asked for.
+        needed: i64,
+        /// What is left of its budget.
+        left: i64,
+    },
     /// The key was used with another request.
     #[error("the idempotency key was used with another request, use a new one")]
     IdempotencyKeyReused,
@@ -108,6 +116,7 @@ impl Error {
             Error::UnknownProduct(_) | Error::NotFound(_) => Reason::NotFound,
             Error::NotNow(_) | Error::PaymentsRefused(_) => Reason::FailedPrecondition,
             Error::InsufficientCredits { .. } => Reason::InsufficientCredits,
+            Error::KeyBudgetExceeded { .. } => Reason::KeyBudgetExceeded,
             Error::IdempotencyKeyReused => Reason::IdempotencyKeyReused,
             Error::Overloaded | Error::Unsure => Reason::Unavailable,
             Error::Busy => Reason::Aborted,

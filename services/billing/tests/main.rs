@@ -14,6 +14,7 @@ mod daily;
 mod entitlements;
 mod golden;
 mod holds;
+mod key_budget;
 mod late;
 mod ledger;
 mod money;

@@ -181,6 +181,12 @@ pub enum Error {
     /// There is none, it is somebody else's, or it is over.
     #[error("there is no such session")]
     NoSession,
+    /// There is none, it is somebody else's, or it was revoked.
+    #[error("there is no such api key")]
+    NoApiKey,
+    /// The account has as many keys as one may.
+    #[error("an account has at most 50 api keys, revoke one first")]
+    TooManyApiKeys,
     /// Others would lose their organisation.
     #[error("you own an organisation with other members, remove them or delete it first")]
     OwnsOrganisation,
@@ -302,10 +308,13 @@ impl Error {
             | Error::NoSuchAccount(_)
             | Error::SeveralProducts(_)
             | Error::NoSession
+            | Error::NoApiKey
             | Error::NoOrganisation
             | Error::NoMember
             | Error::NoInvitation => Reason::NotFound,
-            Error::TooManyOrganisations | Error::TooManyInvitations | Error::NoSeat => Reason::QuotaExceeded,
+            Error::TooManyOrganisations | Error::TooManyInvitations | Error::TooManyApiKeys | Error::NoSeat => {
+                Reason::QuotaExceeded
+            }
             Error::MemberExists => Reason::AlreadyExists,
             Error::SeatedElsewhere | Error::OwnerSeatedElsewhere => Reason::FailedPrecondition,
             Error::NoEmail | Error::IssuerNotSetUp | Error::OwnsOrganisation => Reason::PreconditionFailed,

@@ -36,7 +36,9 @@ use weft_db::keyring::{Keyring, KeyringError};
 use weft_db::{Db, DbOptions, Migration, jobs, keyring};
 use weft_product::Products;
 use weft_proto::billing::v1::account_service_client::AccountServiceClient;
+use weft_proto::billing::v1::wallet_service_client::WalletServiceClient;
 use weft_proto::identity::v1::admin_service_server::AdminServiceServer;
+use weft_proto::identity::v1::api_key_service_server::ApiKeyServiceServer;
 use weft_proto::identity::v1::audit_service_server::AuditServiceServer;
 use weft_proto::identity::v1::auth_service_server::AuthServiceServer;
 use weft_proto::identity::v1::email_service_server::EmailServiceServer;
@@ -62,6 +64,7 @@ pub use setup::setup_token;
 
 use crate::api::Identity;
 use crate::api::admin::AdminApi;
+use crate::api::api_key::ApiKeyApi;
 use crate::api::audit::AuditApi;
 use crate::api::auth::AuthApi;
 use crate::api::email::EmailApi;
@@ -108,6 +111,7 @@ pub const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../migrations/0013_import_setup_erasure.sql"),
     },
     Migration { version: 14, name: "mails by address", sql: include_str!("../migrations/0014_mails_by_address.sql") },
+    Migration { version: 15, name: "API keys", sql: include_str!("../migrations/0015_api_keys.sql") },
 ];
 
 /// Brings the database to this version.
@@ -168,6 +172,7 @@ pub async fn serve(config: Config, mesh: Mesh, products: Arc<Products>, listener
         github,
         entitlements: mesh.entitlements(),
         accounts: AccountServiceClient::new(mesh.channel("billing")),
+        wallets: WalletServiceClient::new(mesh.channel("billing")),
         keepers: Keeper::all(&mesh),
         erasure_due: Notify::new(),
     });
@@ -192,6 +197,7 @@ pub async fn serve(config: Config, mesh: Mesh, products: Arc<Products>, listener
         .add(SsoServiceServer::new(SsoApi(Arc::clone(&identity))).max_decoding_message_size(max_bytes))
         .add(PasswordServiceServer::new(PasswordApi(Arc::clone(&identity))).max_decoding_message_size(max_bytes))
         .add(GitHubServiceServer::new(GitHubApi(Arc::clone(&identity))).max_decoding_message_size(max_bytes))
+        .add(ApiKeyServiceServer::new(ApiKeyApi(Arc::clone(&identity))).max_decoding_message_size(max_bytes))
         .add(AuditServiceServer::new(AuditApi(Arc::clone(&identity))).max_decoding_message_size(max_bytes))
         .add(AdminServiceServer::new(AdminApi(identity)).max_decoding_message_size(max_bytes))
         .add(KeyServiceServer::new(keys).max_decoding_message_size(max_bytes))

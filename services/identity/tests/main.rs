@@ -5,6 +5,7 @@ mod harness;
 mod access;
 mod accounts;
 mod admin;
+mod api_key;
 mod audit;
 mod email;
 mod external;

@@ -25,7 +25,8 @@ pub struct Config {
     /// `WEFT_ORCHESTRATOR_DB_CONNECTIONS`: most connections to the database. Default 16.
     #[serde(deserialize_with = "positive")]
     pub weft_orchestrator_db_connections: u32,
-    /// `REDIS_URL`: where tests of models are counted for all replicas together. Default: in process.
+    /// `REDIS_URL`: where tests of models are counted for all replicas together, and streamed answers are sealed for readers
+    /// at other replicas. Default: in process.
     pub redis_url: Option<SecretString>,
     /// `OPENAI_API_KEY`: key of OpenAI, or of the server at the base URL. With neither key nor base URL of any provider
     /// the built-in `offline` model answers.
@@ -79,6 +80,17 @@ pub struct Config {
     /// `WEFT_CHAT_TOTAL_MS`: longest time for an answer with all its rounds, 120000 ms. A caller's earlier deadline counts.
     #[serde(deserialize_with = "positive")]
     pub weft_chat_total_ms: u64,
+    /// `WEFT_CHAT_RESUME_MS`: so long a streamed answer of a product that stops them goes on when its last reader is gone, in
+    /// case one comes back, 5000 ms. 0: not at all.
+    pub weft_chat_resume_ms: u64,
+    /// `WEFT_CHAT_LOG_BYTES`: most of a streamed answer that is kept for readers who come back, 1048576 bytes; of a longer
+    /// one the beginning is gone.
+    #[serde(deserialize_with = "positive")]
+    pub weft_chat_log_bytes: usize,
+    /// `WEFT_CHAT_LOGS_BYTES`: the same of all streamed answers of this replica, 134217728 bytes; those that ended first leave
+    /// first.
+    #[serde(deserialize_with = "positive")]
+    pub weft_chat_logs_bytes: usize,
     /// `WEFT_CHAT_RUN_TOKENS`: after so many tokens, in and out, an answer asks no model any more and says so, 400000.
     #[serde(deserialize_with = "positive")]
     pub weft_chat_run_tokens: u64,
@@ -138,6 +150,9 @@ impl Default for Config {
             weft_prompts_dir: None,
             weft_chat_turns: 100,
             weft_chat_total_ms: 120_000,
+            weft_chat_resume_ms: 5_000,
+            weft_chat_log_bytes: 1024 * 1024,
+            weft_chat_logs_bytes: 128 * 1024 * 1024,
             weft_chat_run_tokens: 400_000,
             architect_model: None,
             coder_model: None,

@@ -64,6 +64,25 @@ pub enum Error {
     /// A field of the request breaks its rule.
     #[error("{0}")]
     Invalid(Cow<'static, str>),
+    /// A parameter of a completion breaks its rule.
+    #[error("{problem}")]
+    Parameter {
+        /// Its name, with its place.
+        name: Cow<'static, str>,
+        /// What is wrong with it, and what to do.
+        problem: Cow<'static, str>,
+    },
+    /// A parameter of a completion is known, and nothing that is done here.
+    #[error("{name} is not supported {place}; leave it out")]
+    Unsupported {
+        /// Its name, with its place.
+        name: Cow<'static, str>,
+        /// Where it is not: here at all, or by the model.
+        place: &'static str,
+    },
+    /// The provider takes no such request.
+    #[error("the model's provider does not accept this request; check its parameters or try another model")]
+    NotAccepted,
     /// A part of the request is over its limit.
     #[error("{0}")]
     TooLarge(Cow<'static, str>),
@@ -79,6 +98,18 @@ pub enum Error {
     /// Billing did not say whether the account can pay.
     #[error("what this costs cannot be checked right now; try again")]
     NoBilling,
+    /// What a reader wants of a streamed answer is no longer kept, or who made it is gone.
+    #[error("this answer is no longer there to be read on; ask again")]
+    RunGone,
+    /// Whether another replica has a streamed answer, or what comes of it, is not known.
+    #[error("this answer cannot be read on right now; try again")]
+    NoRedis(#[source] CacheError),
+    /// No random bytes.
+    #[error("the system gives no random bytes")]
+    Random(#[source] getrandom::Error),
+    /// Something could not be sealed.
+    #[error("an answer cannot be sealed")]
+    Sealing,
     /// The work ended without an end.
     #[error("the answer was lost")]
     Lost,
@@ -137,6 +168,8 @@ impl Error {
             | Error::Fingerprints(_)
             | Error::Runtime(_)
             | Error::Lost
+            | Error::Random(_)
+            | Error::Sealing
             | Error::UnknownPrompt { .. }
             | Error::Prompts { .. }
             | Error::Cache(_)
@@ -146,13 +179,15 @@ impl Error {
             Error::Keys(error) => error.reason(),
             Error::NoDatabase => Reason::Unavailable,
             Error::NotFound(_) => Reason::NotFound,
+            Error::RunGone => Reason::RunGone,
             Error::Quota(_) => Reason::QuotaExceeded,
             Error::TooOften(_) => Reason::RateLimited,
-            Error::Invalid(_) => Reason::InvalidArgument,
+            Error::Invalid(_) | Error::Parameter { .. } | Error::NotAccepted => Reason::InvalidArgument,
+            Error::Unsupported { .. } => Reason::UnsupportedParameter,
             Error::TooLarge(_) => Reason::PayloadTooLarge,
             Error::AgentNotInPlan | Error::ModelNotInPlan => Reason::FeatureNotInPlan,
             Error::NoAgent | Error::NoModeration => Reason::Unimplemented,
-            Error::NoEntitlements | Error::NoBilling => Reason::Unavailable,
+            Error::NoEntitlements | Error::NoBilling | Error::NoRedis(_) => Reason::Unavailable,
             Error::Refused(status) => Reason::of(status).unwrap_or(Reason::Unavailable),
             Error::Model(error) => error.reason(),
             Error::Tools | Error::Plan | Error::Silent => Reason::ProviderStreamInterrupted,
@@ -183,6 +218,10 @@ impl From<Error> for Status {
                 let mut details = ErrorDetails::new();
                 details.set_retry_info(retry_after);
                 Reason::Unavailable.status_with(ModelError::Busy { retry_after }.to_string(), details)
+            }
+            Error::Parameter { ref name, .. } | Error::Unsupported { ref name, .. } => {
+                let (reason, message) = (error.reason(), error.to_string());
+                reason.status_with(&message, ErrorDetails::with_bad_request_violation(&**name, &message))
             }
             Error::TooOften(after) => {
                 let details = ErrorDetails::with_retry_info(Some(after));

@@ -5,6 +5,7 @@
 //! or a model reaches a log, a trace or an error.
 mod agents;
 mod api;
+mod completions;
 mod config;
 mod cost;
 mod domain;
@@ -15,6 +16,7 @@ mod plans;
 mod prompts;
 mod sanitizer;
 mod store;
+mod telling;
 
 use std::sync::Arc;
 
@@ -26,6 +28,7 @@ use weft_product::Products;
 use weft_proto::orchestrator::v1::chat_service_server::ChatServiceServer;
 use weft_proto::orchestrator::v1::embedding_service_server::EmbeddingServiceServer;
 use weft_proto::orchestrator::v1::model_service_server::ModelServiceServer;
+use weft_proto::orchestrator::v1::open_ai_service_server::OpenAiServiceServer;
 use weft_proto::orchestrator::v1::personal_data_service_server::PersonalDataServiceServer;
 use weft_proto::orchestrator::v1::plan_service_server::PlanServiceServer;
 use weft_proto::orchestrator::v1::provider_key_service_server::ProviderKeyServiceServer;
@@ -35,6 +38,7 @@ use crate::agents::Registries;
 use crate::api::chat::{ChatApi, Parts};
 use crate::api::embedding::EmbeddingApi;
 use crate::api::model::ModelApi;
+use crate::api::openai::OpenAiApi;
 use crate::api::page::Pages;
 use crate::api::personal::PersonalDataApi;
 use crate::api::plan::PlanApi;
@@ -46,6 +50,7 @@ use crate::plans::{PlanCache, Runs};
 use crate::prompts::Prompts;
 use crate::sanitizer::Sanitizers;
 use crate::store::Database;
+use crate::telling::Tellings;
 
 pub use config::Config;
 pub use error::Error;
@@ -91,6 +96,7 @@ pub async fn serve(config: Config, mesh: Mesh, products: Arc<Products>, listener
     let tasks = mesh.tasks().clone();
     let shared = cache(&config, &mesh).await?;
     let runs = Runs::new(shared.clone(), tasks.clone());
+    let tellings = Tellings::start(&config, shared.clone(), &mesh);
     let personal = PersonalDataApi { keys: keys.clone() };
     let own_keys = ProviderKeyApi {
         keys: keys.clone(),
@@ -112,16 +118,22 @@ pub async fn serve(config: Config, mesh: Mesh, products: Arc<Products>, listener
         keys,
         tasks,
         sanitizers,
+        tellings,
     });
     let chat = ChatServiceServer::new(ChatApi::new(Arc::clone(&parts))).max_decoding_message_size(max_bytes);
-    let embeddings = EmbeddingServiceServer::new(EmbeddingApi(Arc::clone(&parts))).max_decoding_message_size(max_bytes);
-    let models = ModelServiceServer::new(ModelApi { parts: Arc::clone(&parts), cache: shared });
+    let embedding_api = EmbeddingApi(Arc::clone(&parts));
+    let model_api = ModelApi { parts: Arc::clone(&parts), cache: shared };
+    let embeddings = EmbeddingServiceServer::new(embedding_api.clone()).max_decoding_message_size(max_bytes);
+    let openai = OpenAiApi { embeddings: embedding_api, models: model_api.clone(), parts: Arc::clone(&parts) };
+    let openai = OpenAiServiceServer::new(openai).max_decoding_message_size(max_bytes);
+    let models = ModelServiceServer::new(model_api);
     let plans = PlanServiceServer::new(PlanApi::new(parts));
     let served = Server::new(&mesh, mesh.guard())
         .add(chat)
         .add(plans)
         .add(models)
         .add(embeddings)
+        .add(openai)
         .add(ProviderKeyServiceServer::new(own_keys))
         .add(PersonalDataServiceServer::new(personal))
         .serve(listener)

@@ -10,10 +10,10 @@ use weft_proto::billing::v1::wallet_service_server::WalletService;
 use weft_proto::billing::v1::{
     AccountUsage, Balance, BeginUsageRequest, BeginUsageResponse, CountDailyRequest, DailyCount, DailyUsage,
     DebitRequest, DebitResponse, GetAccountUsageRequest, GetBalanceRequest, GetDailyUsageRequest,
-    GetProductUsageRequest, GetStatementRequest, GrantRequest, GrantResponse, Hold, HoldState, ListTransactionsRequest,
-    ListTransactionsResponse, MarkProgressRequest, ProductUsage, RecordActivityRequest, RecordActivityResponse,
-    RecordUsageRequest, ReserveRequest, SettleRequest, SpendCreditsRequest, SpendCreditsResponse, Statement,
-    TransferRequest, TransferResponse, UsageRecord, VoidRequest,
+    GetProductUsageRequest, GetStatementRequest, GrantRequest, GrantResponse, Hold, HoldState, ListKeySpendingRequest,
+    ListKeySpendingResponse, ListTransactionsRequest, ListTransactionsResponse, MarkProgressRequest, ProductUsage,
+    RecordActivityRequest, RecordActivityResponse, RecordUsageRequest, ReserveRequest, SettleRequest,
+    SpendCreditsRequest, SpendCreditsResponse, Statement, TransferRequest, TransferResponse, UsageRecord, VoidRequest,
 };
 
 /// The book. Clones share it.
@@ -188,6 +188,13 @@ impl WalletService for Book {
     }
 
     async fn get_statement(&self, _request: Request<GetStatementRequest>) -> Result<Response<Statement>, Status> {
+        Err(not_kept())
+    }
+
+    async fn list_key_spending(
+        &self,
+        _request: Request<ListKeySpendingRequest>,
+    ) -> Result<Response<ListKeySpendingResponse>, Status> {
         Err(not_kept())
     }
 

@@ -34,7 +34,7 @@ const VENDORS: [Vendor; 4] = [
 async fn only(vendor: &Vendor) -> (Orchestrator, LlmStub) {
     let stub = LlmStub::start().await;
     let key = Some(format!("CANARY-key-{}", vendor.name).into());
-    let mut config = Config { weft_model_idle_ms: 300, ..Config::default() };
+    let mut config = Config { weft_model_idle_ms: 300, weft_chat_resume_ms: 0, ..Config::default() };
     match vendor.name {
         "openai" => (config.openai_api_key, config.openai_base_url) = (key, Some(stub.url().to_owned())),
         "xai" => (config.xai_api_key, config.xai_base_url) = (key, Some(stub.url().to_owned())),

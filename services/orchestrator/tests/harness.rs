@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status};
 use tracing_subscriber::fmt::MakeWriter;
@@ -56,10 +57,19 @@ pub struct Orchestrator {
     signer: Signer,
     shutdown: Shutdown,
     _identity: FakeService,
+    /// What another one like it is made of.
+    config: Config,
+    mesh: MeshConfig,
+    products: Option<&'static Path>,
+}
+
+/// A further replica of an orchestrator, with threads of its own; it ends with this value.
+pub struct Replica {
+    channel: Channel,
+    running: Option<Runtime>,
 }
 
 /// How to start one.
-#[derive(Default)]
 pub struct Start {
     /// Its configuration; the provider's URL is added unless it is offline.
     pub config: Config,
@@ -75,6 +85,21 @@ pub struct Start {
     pub networks: &'static str,
     /// The database is as it is, and may be away.
     pub unmigrated: bool,
+}
+
+impl Default for Start {
+    fn default() -> Start {
+        Start {
+            // Who leaves does not come back.
+            config: Config { weft_chat_resume_ms: 0, ..Config::default() },
+            offline: false,
+            billing_url: None,
+            products: None,
+            database: None,
+            networks: "",
+            unmigrated: false,
+        }
+    }
 }
 
 /// What came of a streamed chat.
@@ -125,6 +150,7 @@ impl Orchestrator {
         }
         let shutdown = Shutdown::new();
         let clock = Clock::manual(NOW_MS);
+        let (same_config, same_mesh) = (config.clone(), mesh.clone());
         let mesh = Mesh::new("orchestrator", mesh, clock.clone(), shutdown.clone());
         let products = Arc::new(Products::load(start.products).unwrap());
         let (listener, url) = address();
@@ -132,7 +158,38 @@ impl Orchestrator {
         drop(tokio::spawn(async move { serve(config, mesh, products, listener).await.unwrap() }));
         let channel = Endpoint::from_shared(url).unwrap().connect_lazy();
         let billing = Arc::new(billing);
-        Orchestrator { channel, llm, book, billing, database, clock, signer, shutdown, _identity: identity }
+        Orchestrator {
+            channel,
+            llm,
+            book,
+            billing,
+            database,
+            clock,
+            signer,
+            shutdown,
+            _identity: identity,
+            config: same_config,
+            mesh: same_mesh,
+            products: start.products,
+        }
+    }
+
+    /// A further replica of it.
+    pub fn replica(&self) -> Replica {
+        let running = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (config, mesh, clock) = (self.config.clone(), self.mesh.clone(), self.clock.clone());
+        let products = Arc::new(Products::load(self.products).unwrap());
+        let url = {
+            let _inside = running.enter();
+            let (listener, url) = address();
+            drop(running.spawn(async move {
+                let mesh = Mesh::new("orchestrator", mesh, clock, Shutdown::new());
+                serve(config, mesh, products, listener).await.unwrap();
+            }));
+            url
+        };
+        let channel = Endpoint::from_shared(url).unwrap().connect_lazy();
+        Replica { channel, running: Some(running) }
     }
 
     /// A client of the service.
@@ -162,6 +219,8 @@ impl Orchestrator {
             jti: new_id(),
             email: String::new(),
             roles: roles.iter().map(|role| (*role).to_owned()).collect(),
+            scp: None,
+            key: None,
             iat: now - 10,
             exp: now + expires_in_s,
         })
@@ -214,6 +273,22 @@ impl Orchestrator {
     }
 }
 
+impl Replica {
+    /// A client of the service.
+    pub fn client(&self) -> ChatServiceClient<Channel> {
+        ChatServiceClient::new(self.channel.clone())
+    }
+}
+
+impl Drop for Replica {
+    /// As a crash would.
+    fn drop(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.shutdown_background();
+        }
+    }
+}
+
 impl Drop for Orchestrator {
     fn drop(&mut self) {
         self.shutdown.trigger();
@@ -250,7 +325,8 @@ pub fn as_struct(value: &serde_json::Value) -> prost_types::Struct {
     prost_types::Struct { fields: fields.collect() }
 }
 
-fn as_value(value: &serde_json::Value) -> prost_types::Value {
+/// Any JSON value as a message carries it.
+pub fn as_value(value: &serde_json::Value) -> prost_types::Value {
     use prost_types::value::Kind;
     use serde_json::Value;
     let kind = match value {

@@ -122,6 +122,8 @@ async fn metered(mut options: Options, stub: &LlmStub, on_disconnect: &str) -> (
     );
     options.environment.push(("WEFT_PRODUCTS_DIR".to_owned(), folder.path().display().to_string()));
     options.environment.push(("OPENAI_BASE_URL".to_owned(), stub.url().to_owned()));
+    // Who leaves does not come back.
+    options.environment.push(("WEFT_CHAT_RESUME_MS".to_owned(), "0".to_owned()));
     (Mesh::start(options).await, folder)
 }
 

@@ -9,7 +9,7 @@ use weft_testing::mesh::{Mesh, Options};
 use crate::WEFT;
 
 /// A path that `scripts/test` sets after it has installed the clients.
-fn prepared(key: &str) -> String {
+pub fn prepared(key: &str) -> String {
     let path = std::env::var_os(key)
         .unwrap_or_else(|| panic!("{key} is not set: run scripts/test, which installs the clients"));
     path.into_string().unwrap()

@@ -3,18 +3,22 @@
 
 mod accounting;
 mod admin;
+mod api_keys;
 mod canary;
 mod clients;
 mod external;
 mod journey;
 mod ledger;
 mod money;
+mod openai;
 mod plaintext;
 mod refresh;
 mod refusals;
+mod resume;
 mod team;
 mod up;
 mod walk;
+mod websocket;
 
 use std::path::Path;
 

@@ -259,6 +259,8 @@ mod tests {
             jti: "j".into(),
             email: String::new(),
             roles: Vec::new(),
+            scp: None,
+            key: None,
             iat: 1,
             exp: 2,
         };

@@ -8,8 +8,9 @@ use weft_db::Db;
 use weft_proto::billing::v1::wallet_service_server::WalletService;
 use weft_proto::billing::v1::{
     Balance, Bucket as WireBucket, DebitRequest, DebitResponse, GetBalanceRequest, GetStatementRequest, GrantRequest,
-    GrantResponse, Hold, ListTransactionsRequest, ListTransactionsResponse, MarkProgressRequest, ReserveRequest,
-    SettleRequest, SpendCreditsRequest, SpendCreditsResponse, Statement, StatementLine, Transaction, TransferRequest,
+    GrantResponse, Hold, KeyBudget as WireKeyBudget, KeySpending, ListKeySpendingRequest, ListKeySpendingResponse,
+    ListTransactionsRequest, ListTransactionsResponse, MarkProgressRequest, ReserveRequest, SettleRequest,
+    SpendCreditsRequest, SpendCreditsResponse, Statement, StatementLine, Transaction, TransferRequest,
     TransferResponse, VoidRequest,
 };
 
@@ -18,15 +19,21 @@ use crate::domain::amount::{micro_credits, micro_credits_or_none};
 use crate::domain::day::DAY_MS;
 use crate::domain::idempotency::{Key, key_of, key_required};
 use crate::domain::ledger::{Bucket, Kind};
+use crate::domain::spending::KeyBudget;
 use crate::error::Error;
 use crate::ledger::{Act, Done, Ledger, Op};
 use crate::store::ledger::{EntryRow, SumRow, entry_list, entry_moment, entry_sums};
+use crate::store::spending::spending_list;
 use crate::store::wallet::wallet_find;
 
 /// Longest reference, in characters.
 const MAX_REFERENCE: usize = 200;
 /// Longest account id, in bytes.
 const MAX_USER_ID: usize = 255;
+/// Longest id of an API key, in bytes.
+const MAX_KEY_ID: usize = 64;
+/// Most API keys that are asked about at once.
+const MAX_KEYS: usize = 100;
 /// How long a hold lives without a sign of life, in ms: if the caller does not say, at least, at most.
 const TTL_MS: (i64, i64, i64) = (60_000, 1_000, 3_600_000);
 /// A statement's period if the caller does not say.
@@ -97,6 +104,19 @@ fn ttl_ms(asked: i64, default: i64) -> Result<i64, Error> {
         asked if (least..=most).contains(&asked) => Ok(asked),
         _ => Err(Error::Invalid(format!("ttl_ms must be {least} to {most}, or 0"))),
     }
+}
+
+fn key_id(id: String) -> Result<String, Error> {
+    match id.len() {
+        1..=MAX_KEY_ID => Ok(id),
+        _ => Err(Error::Invalid(format!("key_id must have 1 to {MAX_KEY_ID} bytes"))),
+    }
+}
+
+fn key_budget(budget: Option<WireKeyBudget>) -> Result<Option<KeyBudget>, Error> {
+    let Some(WireKeyBudget { key_id: id, limit }) = budget else { return Ok(None) };
+    let limit = limit.map(|limit| not_negative(limit, "key_budget.limit")).transpose()?;
+    Ok(Some(KeyBudget { key_id: key_id(id)?, limit }))
 }
 
 fn not_negative(amount: i64, field: &str) -> Result<i64, Error> {
@@ -235,7 +255,8 @@ impl WalletService for WalletApi {
         let field = std::mem::take(&mut request.idempotency_key);
         let key = key("Reserve", (&request.product, &request.user_id), &field, &metadata, &request)?;
         let ttl_ms = ttl_ms(request.ttl_ms, TTL_MS.0)?;
-        let act = Act::Reserve { amount: micro_credits_or_none(request.amount)?, ttl_ms };
+        let key_budget = key_budget(request.key_budget)?;
+        let act = Act::Reserve { amount: micro_credits_or_none(request.amount)?, ttl_ms, key: key_budget };
         let id = (request.product, account_id(request.user_id)?);
         hold(self.submit(id, Some(key), reference(request.reference)?, act).await?)
     }
@@ -260,6 +281,22 @@ impl WalletService for WalletApi {
     async fn void(&self, request: Request<VoidRequest>) -> Result<Response<Hold>, Status> {
         let VoidRequest { product, user_id, hold_id } = request.into_inner();
         self.on_hold(product, user_id, Act::Void { hold_id }).await
+    }
+
+    async fn list_key_spending(
+        &self,
+        request: Request<ListKeySpendingRequest>,
+    ) -> Result<Response<ListKeySpendingResponse>, Status> {
+        let ListKeySpendingRequest { product, user_id, key_ids } = request.into_inner();
+        let user_id = account_id(user_id)?;
+        if key_ids.len() > MAX_KEYS {
+            return Err(Error::Invalid(format!("key_ids must be at most {MAX_KEYS}")).into());
+        }
+        let key_ids: Vec<String> = key_ids.into_iter().map(key_id).collect::<Result<_, _>>()?;
+        let key_ids = serde_json::Value::from(key_ids).to_string();
+        let rows = spending_list(&self.db, &product, &user_id, &key_ids, MAX_KEYS as i64).await.map_err(Error::from)?;
+        let spending = rows.into_iter().map(|row| KeySpending { key_id: row.key_id, spent: row.spent, held: row.held });
+        Ok(Response::new(ListKeySpendingResponse { spending: spending.collect() }))
     }
 
     async fn debit(&self, request: Request<DebitRequest>) -> Result<Response<DebitResponse>, Status> {

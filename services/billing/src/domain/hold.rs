@@ -63,6 +63,8 @@ pub struct Hold {
     pub expires_at: i64,
     /// What it is for.
     pub reference: String,
+    /// The API key that it was made for; empty: none.
+    pub key_id: String,
     /// The call has cost more than it covers.
     pub capped: bool,
     /// What was reported as the cost, also if only the hold could be charged.

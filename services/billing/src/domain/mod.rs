@@ -11,6 +11,7 @@ pub mod ledger;
 pub mod payment;
 pub mod plan;
 pub mod revenue;
+pub mod spending;
 pub mod subscription;
 pub mod usage;
 pub mod wallet;

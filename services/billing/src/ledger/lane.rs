@@ -21,6 +21,8 @@ use crate::store::wallet::WalletId;
 const MAX_GROUP: usize = 256;
 /// A plan's numbers are trusted for this long, as everywhere in the mesh.
 const TERMS_LIVE: Duration = Duration::from_secs(1);
+/// API keys of a wallet that are remembered: more than an account has.
+const MAX_KEYS: usize = 64;
 /// A lane ends once the service is told to and nothing has come for this long.
 const IDLE_AFTER_SHUTDOWN: Duration = Duration::from_millis(200);
 
@@ -197,6 +199,9 @@ impl Lane {
         for (id, _, mut account) in accounts {
             // Whoever asks about one that has ended is told from the table.
             account.holds.retain(|_, hold| hold.state == State::Open);
+            if account.spending.len() > MAX_KEYS {
+                account.spending.clear();
+            }
             self.memory.put(id, account);
         }
     }
@@ -209,6 +214,9 @@ impl Lane {
             {
                 for (hold_id, hold) in known.holds {
                     account.holds.entry(hold_id).or_insert(hold);
+                }
+                for (key_id, spending) in known.spending {
+                    account.spending.entry(key_id).or_insert(spending);
                 }
             }
         }

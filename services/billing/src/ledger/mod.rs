@@ -27,6 +27,7 @@ use weft_runtime::Mesh;
 use crate::domain::day::day_of;
 use crate::domain::idempotency::Key;
 use crate::domain::ledger::{Bucket, Kind};
+use crate::domain::spending::KeyBudget;
 use crate::error::Error;
 use crate::store::ledger::SHARDS;
 use crate::store::wallet::{WalletId, wallet_find};
@@ -75,6 +76,8 @@ pub enum Act {
         amount: i64,
         /// For how long without a sign of life, in ms.
         ttl_ms: i64,
+        /// The API key that asks, if one does.
+        key: Option<KeyBudget>,
     },
     /// Raises a hold's mark and gives it time.
     Progress {
@@ -147,6 +150,14 @@ impl Act {
             _ => None,
         }
     }
+
+    /// The API key that it asks for, if it is known without a look at a hold.
+    fn key_id(&self) -> Option<&str> {
+        match self {
+            Act::Reserve { key: Some(key), .. } => Some(&key.key_id),
+            _ => None,
+        }
+    }
 }
 
 impl Op {
@@ -170,7 +181,8 @@ impl Op {
         }
         let key = self.key.as_ref().map_or("", |key| &key.key);
         let to = if let Act::Transfer { to, .. } = &self.act { to } else { "" };
-        let texts = [&self.user_id, &self.reference, self.act.hold_id().unwrap_or_default(), key, to];
+        let (hold_id, key_id) = (self.act.hold_id().unwrap_or_default(), self.act.key_id().unwrap_or_default());
+        let texts = [&self.user_id, &self.reference, hold_id, key_id, key, to];
         if texts.iter().any(|text| text.contains('\0')) {
             return Err(DbError::NulInText.into());
         }

@@ -9,6 +9,7 @@ use crate::domain::day::day_of;
 use crate::domain::hold::{Hold, State};
 use crate::domain::idempotency::Key;
 use crate::domain::ledger::{Bucket, Entry, Kind};
+use crate::domain::spending::{KeyBudget, Spending};
 use crate::domain::wallet::{INITIAL, Movement, Refusal, Wallet};
 use crate::error::Error;
 use crate::store::ledger::{Batch, NewEntry};
@@ -23,6 +24,8 @@ pub struct Account {
     pub terms: Option<Terms>,
     /// Some of its holds: all that the group needs, if they exist.
     pub holds: HashMap<String, Hold>,
+    /// What some of its API keys have spent.
+    pub spending: HashMap<String, Spending>,
 }
 
 /// What a plan gives, in micro-credits.
@@ -76,6 +79,7 @@ pub struct Plan {
     /// The version that each changed wallet has in the table.
     changed: BTreeMap<WalletId, i64>,
     changed_holds: BTreeSet<(WalletId, String)>,
+    changed_spending: BTreeSet<(WalletId, String)>,
     batch: Batch,
     /// Holds that did not cover what their call has cost.
     capped: Vec<String>,
@@ -89,6 +93,7 @@ impl Plan {
             known: HashMap::new(),
             changed: BTreeMap::new(),
             changed_holds: BTreeSet::new(),
+            changed_spending: BTreeSet::new(),
             batch: Batch { now_ms, shard, ..Batch::default() },
             capped: Vec::new(),
         }
@@ -120,7 +125,7 @@ impl Plan {
         let wallet = self.account(&id)?.wallet;
         let done = match &op.act {
             Act::Touch => self.done(&id, String::new(), None)?,
-            Act::Reserve { amount, ttl_ms } => self.reserve(&id, *amount, *ttl_ms, &op.reference)?,
+            Act::Reserve { amount, ttl_ms, key } => self.reserve(&id, *amount, *ttl_ms, key.as_ref(), &op.reference)?,
             Act::Progress { hold_id, progress, ttl_ms } => self.progress(&id, hold_id, *progress, *ttl_ms)?,
             Act::Settle { hold_id, amount } => self.end(&id, hold_id, State::Settled, *amount, &op.reference)?,
             Act::Void { hold_id } => self.end(&id, hold_id, State::Voided, 0, &op.reference)?,
@@ -150,7 +155,7 @@ impl Plan {
     /// What is to be written, and the wallets with the version that each had before. The operations that were added
     /// have happened once it is.
     pub fn finish(self) -> (Batch, Vec<(WalletId, i64, Account)>) {
-        let Plan { mut accounts, changed, changed_holds, mut batch, capped, .. } = self;
+        let Plan { mut accounts, changed, changed_holds, changed_spending, mut batch, capped, .. } = self;
         for (id, before) in &changed {
             if let Some(account) = accounts.get_mut(id) {
                 account.wallet.version = before + 1;
@@ -160,6 +165,11 @@ impl Plan {
         for (id, hold_id) in changed_holds {
             if let Some(hold) = accounts.get(&id).and_then(|account| account.holds.get(&hold_id)) {
                 batch.holds.push((id, hold.clone()));
+            }
+        }
+        for (id, key_id) in changed_spending {
+            if let Some(spending) = accounts.get(&id).and_then(|account| account.spending.get(&key_id)) {
+                batch.spending.push((id, key_id, *spending));
             }
         }
         for hold_id in capped {
@@ -187,6 +197,18 @@ impl Plan {
 
     fn hold(&self, id: &WalletId, hold_id: &str) -> Result<Hold, Stop> {
         self.account(id)?.holds.get(hold_id).cloned().ok_or(Stop::Unknown)
+    }
+
+    fn spending(&self, id: &WalletId, key_id: &str) -> Result<Spending, Stop> {
+        self.account(id)?.spending.get(key_id).copied().ok_or(Stop::Unknown)
+    }
+
+    /// Keeps what an API key has spent. Written with the wallet, whose version says whether it is still so.
+    fn spend(&mut self, id: &WalletId, key_id: &str, spending: Spending) {
+        if let Some(account) = self.accounts.get_mut(id) {
+            account.spending.insert(key_id.to_owned(), spending);
+            self.changed_spending.insert((id.clone(), key_id.to_owned()));
+        }
     }
 
     /// The first use of a day, or of the wallet, or after a raise.
@@ -222,8 +244,19 @@ impl Plan {
         self.done(id, first, None)
     }
 
-    fn reserve(&mut self, id: &WalletId, amount: i64, ttl_ms: i64, reference: &str) -> Result<Done, Stop> {
+    fn reserve(
+        &mut self,
+        id: &WalletId,
+        amount: i64,
+        ttl_ms: i64,
+        key: Option<&KeyBudget>,
+        reference: &str,
+    ) -> Result<Done, Stop> {
         let mut wallet = self.account(id)?.wallet;
+        let held = match key {
+            Some(key) => Some((&key.key_id, self.under_budget(id, amount, key)?)),
+            None => None,
+        };
         let [daily, bonus, purchased] = wallet.reserve(amount)?;
         let now_ms = self.batch.now_ms;
         let hold = Hold {
@@ -236,10 +269,23 @@ impl Plan {
             created_at: now_ms,
             expires_at: now_ms.saturating_add(ttl_ms),
             reference: reference.to_owned(),
+            key_id: key.map_or_else(String::new, |key| key.key_id.clone()),
             ..Hold::default()
         };
         self.post(id, wallet, &[], reference)?;
+        if let Some((key_id, spending)) = held {
+            self.spend(id, key_id, spending);
+        }
         self.with_hold(id, String::new(), hold)
+    }
+
+    /// What an API key has spent once it holds so much more, if its budget allows that.
+    fn under_budget(&self, id: &WalletId, amount: i64, key: &KeyBudget) -> Result<Spending, Stop> {
+        let before = self.spending(id, &key.key_id)?;
+        before.hold(amount, key.limit).ok_or_else(|| {
+            let left = before.left(key.limit.unwrap_or(i64::MAX));
+            Stop::Refused(Error::KeyBudgetExceeded { needed: amount, left })
+        })
     }
 
     fn progress(&mut self, id: &WalletId, hold_id: &str, progress: i64, ttl_ms: i64) -> Result<Done, Stop> {
@@ -264,12 +310,16 @@ impl Plan {
             return Err(Error::NotNow(charged.to_owned()).into());
         }
         let mut wallet = self.account(id)?.wallet;
+        let spending = if hold.key_id.is_empty() { None } else { Some(self.spending(id, &hold.key_id)?) };
         let moved = wallet.charge(&mut hold, cost, state)?;
         if hold.capped {
             self.capped.push(hold.id.clone());
         }
         let reference = if reference.is_empty() { hold.reference.clone() } else { reference.to_owned() };
         let first = self.post(id, wallet, &moved, &reference)?;
+        if let Some(spending) = spending {
+            self.spend(id, &hold.key_id, spending.end(&hold));
+        }
         self.with_hold(id, first, hold)
     }
 

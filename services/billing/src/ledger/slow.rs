@@ -6,10 +6,12 @@ use weft_db::Tx;
 use super::plan::{Account, Plan, Stop};
 use super::{Done, Inner, Op, terms};
 use crate::domain::idempotency::Key;
+use crate::domain::spending::Spending;
 use crate::error::Error;
 use crate::store::hold::{hold_find, holds_find};
 use crate::store::idempotency::{idempotency_find, idempotency_known};
 use crate::store::ledger::{batch_commit, batch_write};
+use crate::store::spending::{KeyId, spending_find, spending_find_many};
 use crate::store::wallet::{WalletId, wallet_create, wallet_find, wallets_create, wallets_lock};
 
 /// What came of a group.
@@ -26,6 +28,7 @@ pub async fn perform(inner: &Inner, tx: &Tx, ops: &[&Op]) -> Result<Group, Error
     load_wallets(inner, tx, ops, &mut plan).await?;
     load_terms(inner, tx, ops, &mut plan).await?;
     load_holds(inner, tx, ops, &mut plan).await?;
+    load_spending(inner, tx, ops, &mut plan).await?;
     let mut answers = load_keys(inner, tx, ops, &mut plan).await?;
     for (op, answer) in ops.iter().zip(&mut answers) {
         if answer.is_none() {
@@ -119,6 +122,39 @@ async fn load_holds(inner: &Inner, tx: &Tx, ops: &[&Op], plan: &mut Plan) -> Res
     for (wallet, hold) in rows.into_iter().map(crate::store::hold::HoldRow::into_parts) {
         if let Some(account) = plan.accounts.get_mut(&wallet) {
             account.holds.insert(hold.id.clone(), hold);
+        }
+    }
+    Ok(())
+}
+
+/// What API keys have spent that ask, or whose holds are about to end.
+async fn load_spending(inner: &Inner, tx: &Tx, ops: &[&Op], plan: &mut Plan) -> Result<(), Error> {
+    let mut asked: BTreeSet<KeyId> = BTreeSet::new();
+    for op in ops {
+        let (id, account) = (op.wallet(), plan.accounts.get(&op.wallet()));
+        let hold = op.act.hold_id().and_then(|hold_id| account?.holds.get(hold_id));
+        let key_id = op.act.key_id().or(hold.map(|hold| hold.key_id.as_str()));
+        asked.extend(key_id.filter(|key_id| !key_id.is_empty()).map(|key_id| (id.0, id.1, key_id.to_owned())));
+    }
+    let mut rows = Vec::new();
+    if asked.is_empty() {
+        return Ok(());
+    } else if inner.db.is_postgres() {
+        rows = spending_find_many(tx, &asked.iter().cloned().collect::<Vec<_>>()).await?;
+    } else {
+        for key in &asked {
+            rows.extend(spending_find(tx, key).await?);
+        }
+    }
+    // Those of which there is nothing have spent nothing.
+    for (product, user_id, key_id) in asked {
+        if let Some(account) = plan.accounts.get_mut(&(product, user_id)) {
+            account.spending.insert(key_id, Spending::default());
+        }
+    }
+    for (wallet, key_id, spending) in rows.into_iter().map(crate::store::spending::SpendingRow::into_parts) {
+        if let Some(account) = plan.accounts.get_mut(&wallet) {
+            account.spending.insert(key_id, spending);
         }
     }
     Ok(())

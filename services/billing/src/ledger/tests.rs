@@ -233,7 +233,9 @@ async fn go_on(world: &World, model: &mut Model, users: &[String; 3], step: Step
         Step::Hold(at, amount) => {
             model.wake(at, day);
             let parts = model.grab(at, amount, &[0, 1, 2]);
-            let done = world.act(&users[at], Act::Reserve { amount, ttl_ms: TTL_MS }).await;
+            // Every other hold is an API key's; what it has spent is recounted in the end.
+            let key = (amount % 2 == 0).then(|| KeyBudget { key_id: format!("key {}", amount % 3), limit: None });
+            let done = world.act(&users[at], Act::Reserve { amount, ttl_ms: TTL_MS, key }).await;
             assert_eq!(done.is_ok(), parts.is_some(), "{done:?}");
             if let Some(parts) = parts {
                 let id = done.unwrap().hold.unwrap().id;
@@ -306,6 +308,10 @@ async fn any_sequence_leaves_what_a_simple_model_says(world: &World) {
     let report = verify::verify(&world.db, "companion", None).await.unwrap();
     assert!(report.is_ok(), "{:?}", report.faults);
     assert!(report.transactions > i64::from(SEQUENCES), "{report:?}");
+    let differ = "SELECT COUNT(*) FROM key_spending k WHERE spent <> (SELECT SUM(charged) FROM holds h \
+                  WHERE h.product = k.product AND h.user_id = k.user_id AND h.key_id = k.key_id)";
+    assert_eq!(sql(differ).one::<i64>(&world.db).await.unwrap(), 0);
+    assert!(sql("SELECT COUNT(*) FROM key_spending WHERE spent > 0").one::<i64>(&world.db).await.unwrap() > 0);
     let touched: BTreeMap<String, i64> = sql("SELECT kind, COUNT(*) FROM ledger_entries GROUP BY kind LIMIT 100")
         .all::<(String, i64)>(&world.db)
         .await

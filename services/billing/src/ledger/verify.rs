@@ -12,6 +12,7 @@ use crate::domain::wallet::Wallet;
 use crate::error::Error;
 use crate::store::hold::{hold_sum, hold_sums};
 use crate::store::ledger::{EntryRow, entry_page, entry_page_of, total_list};
+use crate::store::spending::spending_recount;
 use crate::store::wallet::{wallet_find, wallet_page};
 
 /// Rows that are read at once.
@@ -135,6 +136,7 @@ impl<'a> Verifier<'a> {
             }
             None => None,
         };
+        self.keys(tx, user_id, user_id).await?;
         let mut chain = Chain::new(user_id, stored);
         loop {
             let rows = entry_page_of(tx, self.product, user_id, chain.seq, PAGE).await?;
@@ -190,7 +192,8 @@ impl<'a> Verifier<'a> {
         let mut after = after.to_owned();
         loop {
             let page = wallet_page(tx, self.product, &after, to, PAGE).await?;
-            let Some(last) = page.last() else { return Ok(found) };
+            let (Some(first), Some(last)) = (page.first(), page.last()) else { return Ok(found) };
+            self.keys(tx, &first.user_id, &last.user_id).await?;
             let sums = hold_sums(tx, self.product, &after, &last.user_id).await?;
             let held: HashMap<String, [i64; 3]> =
                 sums.into_iter().map(|row| (row.user_id, [row.daily, row.bonus, row.purchased])).collect();
@@ -205,6 +208,24 @@ impl<'a> Verifier<'a> {
                 }
             }
         }
+    }
+
+    /// Compares what the API keys of these wallets have spent with their holds. Those that ended long ago are gone, so a
+    /// key may have spent more than they say.
+    async fn keys(&mut self, tx: &Tx, from: &str, to: &str) -> Result<(), DbError> {
+        for row in spending_recount(tx, self.product, from, to).await? {
+            let (spent, held) = (row.spent.unwrap_or(0), row.held.unwrap_or(0));
+            let key_id = &row.key_id;
+            if held != row.open {
+                let problem = format!("of the api key {key_id} {held} is held, its open holds add up to {}", row.open);
+                self.fault(&row.user_id, 0, "", problem);
+            }
+            if spent < row.charged {
+                let problem = format!("the api key {key_id} has spent {spent}, its holds were charged {}", row.charged);
+                self.fault(&row.user_id, 0, "", problem);
+            }
+        }
+        Ok(())
     }
 
     fn row(&mut self, chain: &mut Chain, row: &EntryRow) {

@@ -7,7 +7,7 @@ use crate::store::wallet::WalletId;
 macro_rules! columns {
     () => {
         "h.product, h.user_id, h.id, h.state, h.daily, h.bonus, h.purchased, h.day, h.charged, h.progress, h.reported, \
-         h.capped, h.ttl_ms, h.created_at, h.expires_at, h.reference"
+         h.capped, h.ttl_ms, h.created_at, h.expires_at, h.reference, h.key_id"
     };
 }
 
@@ -30,6 +30,7 @@ record! {
         created_at: i64,
         expires_at: i64,
         reference: String,
+        key_id: String,
     }
 }
 
@@ -51,6 +52,7 @@ impl HoldRow {
             created_at: self.created_at,
             expires_at: self.expires_at,
             reference: self.reference,
+            key_id: self.key_id,
         };
         ((self.product, self.user_id), hold)
     }

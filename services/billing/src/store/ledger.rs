@@ -1,12 +1,14 @@
 //! Movements, and the writing of everything that belongs together with them.
 use std::collections::BTreeMap;
 
-use weft_db::{DbError, On, Tx, record, sql};
+use weft_db::{DbError, On, Sql, Tx, record, sql};
 
 use crate::domain::hold::Hold;
 use crate::domain::idempotency::Key;
 use crate::domain::ledger::{Bucket, Entry, HASH_BYTES, Kind};
+use crate::domain::spending::Spending;
 use crate::domain::wallet::Wallet;
+use crate::store::spending::spending_put;
 use crate::store::wallet::WalletId;
 
 /// Parts of an account's total.
@@ -46,6 +48,8 @@ pub struct Batch {
     pub entries: Vec<NewEntry>,
     /// Holds as they become.
     pub holds: Vec<(WalletId, Hold)>,
+    /// What API keys have spent, as it becomes.
+    pub spending: Vec<(WalletId, String, Spending)>,
     /// Answers under their keys.
     pub keys: Vec<(Key, Vec<u8>)>,
     /// What each (product, account) gets.
@@ -66,7 +70,7 @@ impl Batch {
 /// PostgreSQL: all of it in one statement, if every wallet still has its version; false and nothing else if not. A key
 /// that was used before is a unique violation, and again nothing has happened.
 pub async fn batch_commit(on: &impl On, batch: &Batch) -> Result<bool, DbError> {
-    let Batch { wallets, entries, holds, keys, totals, shard, now_ms } = batch;
+    let Batch { wallets, entries, holds, spending, keys, totals, shard, now_ms } = batch;
     let wallet = |number: fn(&Wallet) -> i64| wallets.iter().map(|(_, _, wallet)| number(wallet)).collect::<Vec<i64>>();
     let entry = |number: fn(&NewEntry) -> i64| entries.iter().map(number).collect::<Vec<i64>>();
     let entry_text =
@@ -74,7 +78,7 @@ pub async fn batch_commit(on: &impl On, batch: &Batch) -> Result<bool, DbError> 
     let hold = |number: fn(&Hold) -> i64| holds.iter().map(|(_, hold)| number(hold)).collect::<Vec<i64>>();
     let hold_text = |text: fn(&Hold) -> &str| holds.iter().map(|(_, it)| text(it).to_owned()).collect::<Vec<String>>();
     let key_text = |text: fn(&Key) -> &str| keys.iter().map(|(it, _)| text(it).to_owned()).collect::<Vec<String>>();
-    sql(COMMIT)
+    let commit = sql(if spending.is_empty() { COMMIT } else { COMMIT_WITH_KEYS })
         .bind(wallets.iter().map(|((product, _), _, _)| product.clone()).collect::<Vec<_>>())
         .bind(wallets.iter().map(|((_, user_id), _, _)| user_id.clone()).collect::<Vec<_>>())
         .bind(wallets.iter().map(|(_, before, _)| *before).collect::<Vec<_>>())
@@ -129,13 +133,28 @@ pub async fn batch_commit(on: &impl On, batch: &Batch) -> Result<bool, DbError> 
         .bind(totals.keys().map(|(_, account)| (*account).to_owned()).collect::<Vec<_>>())
         .bind(totals.values().copied().collect::<Vec<_>>())
         .bind(*shard)
-        .bind(*now_ms)
-        .one(on)
-        .await
+        .bind(*now_ms);
+    if spending.is_empty() { commit.one(on).await } else { with_keys(commit, batch).one(on).await }
+}
+
+/// Adds what [`COMMIT_WITH_KEYS`] has besides.
+fn with_keys(commit: Sql, Batch { holds, spending, .. }: &Batch) -> Sql {
+    commit
+        .bind(holds.iter().map(|(_, hold)| hold.key_id.clone()).collect::<Vec<_>>())
+        .bind(spending.iter().map(|((product, _), _, _)| product.clone()).collect::<Vec<_>>())
+        .bind(spending.iter().map(|((_, user_id), _, _)| user_id.clone()).collect::<Vec<_>>())
+        .bind(spending.iter().map(|(_, key_id, _)| key_id.clone()).collect::<Vec<_>>())
+        .bind(spending.iter().map(|(_, _, spending)| spending.spent).collect::<Vec<_>>())
+        .bind(spending.iter().map(|(_, _, spending)| spending.held).collect::<Vec<_>>())
 }
 
 /// The locks come first and in order, and nothing is written unless all are held; the rest then meets nobody.
-const COMMIT: &str = "\
+///
+/// `$column` and `$values` are what a hold has besides, `$spending` is what else is written.
+macro_rules! commit {
+    ($column:literal, $values:literal, $spending:literal) => {
+        concat!(
+            "\
 WITH locked AS MATERIALIZED ( \
     SELECT 1 FROM wallets w JOIN unnest($1::TEXT[], $2::TEXT[], $3::BIGINT[]) AS a (product, user_id, version) \
     ON w.product = a.product AND w.user_id = a.user_id WHERE w.version = a.version \
@@ -158,14 +177,19 @@ new_entries AS ( \
     $24::BIGINT[], $25::BIGINT[], $26::TEXT[], $27::BIGINT[], $28::BYTEA[]) WHERE (SELECT yes FROM agreed)), \
 new_holds AS ( \
     INSERT INTO holds (product, user_id, id, state, daily, bonus, purchased, day, charged, progress, reported, capped, \
-    ttl_ms, created_at, expires_at, reference) \
+    ttl_ms, created_at, expires_at, reference",
+            $column,
+            ") \
     SELECT * FROM unnest($29::TEXT[], $30::TEXT[], $31::TEXT[], $32::TEXT[], $33::BIGINT[], $34::BIGINT[], \
     $35::BIGINT[], $36::BIGINT[], $37::BIGINT[], $38::BIGINT[], $39::BIGINT[], $40::BOOLEAN[], $41::BIGINT[], \
-    $42::BIGINT[], $43::BIGINT[], $44::TEXT[]) WHERE (SELECT yes FROM agreed) \
+    $42::BIGINT[], $43::BIGINT[], $44::TEXT[]",
+            $values,
+            ") WHERE (SELECT yes FROM agreed) \
     ON CONFLICT (product, user_id, id) DO UPDATE SET state = excluded.state, charged = excluded.charged, \
     progress = excluded.progress, reported = excluded.reported, capped = excluded.capped, \
-    expires_at = excluded.expires_at), \
-new_keys AS ( \
+    expires_at = excluded.expires_at), ",
+            $spending,
+            "new_keys AS ( \
     INSERT INTO idempotency_keys (product, user_id, method, key, request, answer, created_at) \
     SELECT a.*, $55 FROM unnest($45::TEXT[], $46::TEXT[], $47::TEXT[], $48::TEXT[], $49::BYTEA[], $50::BYTEA[]) AS a \
     WHERE (SELECT yes FROM agreed)), \
@@ -175,7 +199,24 @@ new_totals AS ( \
     FROM unnest($51::TEXT[], $52::TEXT[], $53::BIGINT[]) AS a (product, account, amount) \
     WHERE (SELECT yes FROM agreed) \
     ON CONFLICT (product, account, shard) DO UPDATE SET balance = ledger_totals.balance + excluded.balance) \
-SELECT yes FROM agreed";
+SELECT yes FROM agreed"
+        )
+    };
+}
+
+/// For what no API key has asked for.
+const COMMIT: &str = commit!("", "", "");
+
+/// The same where API keys have spent, or hold, something else afterwards.
+const COMMIT_WITH_KEYS: &str = commit!(
+    ", key_id",
+    ", $56::TEXT[]",
+    "new_spending AS ( \
+    INSERT INTO key_spending (product, user_id, key_id, spent, held) \
+    SELECT * FROM unnest($57::TEXT[], $58::TEXT[], $59::TEXT[], $60::BIGINT[], $61::BIGINT[]) \
+    WHERE (SELECT yes FROM agreed) \
+    ON CONFLICT (product, user_id, key_id) DO UPDATE SET spent = excluded.spent, held = excluded.held), "
+);
 
 /// SQLite: the same row by row; the transaction is the only one that writes.
 pub async fn batch_write(tx: &Tx, batch: &Batch) -> Result<(), DbError> {
@@ -187,6 +228,9 @@ pub async fn batch_write(tx: &Tx, batch: &Batch) -> Result<(), DbError> {
     }
     for (id, hold) in &batch.holds {
         hold_put(tx, id, hold).await?;
+    }
+    for (id, key_id, spending) in &batch.spending {
+        spending_put(tx, id, key_id, *spending).await?;
     }
     for (key, answer) in &batch.keys {
         if !super::idempotency::idempotency_store(tx, key, answer, batch.now_ms).await? {
@@ -252,8 +296,8 @@ async fn entry_insert(tx: &Tx, entry: &NewEntry) -> Result<(), DbError> {
 
 async fn hold_put(tx: &Tx, (product, user_id): &WalletId, hold: &Hold) -> Result<(), DbError> {
     sql("INSERT INTO holds (product, user_id, id, state, daily, bonus, purchased, day, charged, progress, reported, \
-         capped, ttl_ms, created_at, expires_at, reference) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) \
+         capped, ttl_ms, created_at, expires_at, reference, key_id) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17) \
          ON CONFLICT (product, user_id, id) DO UPDATE SET state = excluded.state, charged = excluded.charged, \
          progress = excluded.progress, reported = excluded.reported, capped = excluded.capped, \
          expires_at = excluded.expires_at")
@@ -273,6 +317,7 @@ async fn hold_put(tx: &Tx, (product, user_id): &WalletId, hold: &Hold) -> Result
     .bind(hold.created_at)
     .bind(hold.expires_at)
     .bind(&hold.reference)
+    .bind(&hold.key_id)
     .run(tx)
     .await
     .map(drop)

@@ -18,6 +18,7 @@ pub mod refund;
 pub mod revenue;
 pub mod sale;
 pub mod seat;
+pub mod spending;
 pub mod subscription;
 pub mod usage;
 pub mod wallet;

@@ -3,9 +3,9 @@ use tonic::{Response, Status};
 use weft_proto::billing::v1::ledger_service_client::LedgerServiceClient;
 use weft_proto::billing::v1::wallet_service_client::WalletServiceClient;
 use weft_proto::billing::v1::{
-    Balance, Bucket, DebitRequest, DebitResponse, GetBalanceRequest, GrantRequest, GrantResponse, Hold,
-    ListTransactionsRequest, MarkProgressRequest, ReserveRequest, SettleRequest, Transaction, TransferRequest,
-    TransferResponse, VerifyLedgerRequest, VerifyLedgerResponse, VoidRequest,
+    Balance, Bucket, DebitRequest, DebitResponse, GetBalanceRequest, GrantRequest, GrantResponse, Hold, KeyBudget,
+    KeySpending, ListKeySpendingRequest, ListTransactionsRequest, MarkProgressRequest, ReserveRequest, SettleRequest,
+    Transaction, TransferRequest, TransferResponse, VerifyLedgerRequest, VerifyLedgerResponse, VoidRequest,
 };
 
 use super::node::Outcome;
@@ -49,10 +49,44 @@ impl Node {
     }
 
     pub async fn reserve(&self, user_id: &str, amount: i64, key: &str) -> Outcome<Hold> {
+        self.reserve_with(user_id, amount, key, None).await
+    }
+
+    /// For an API key with a limit.
+    pub async fn reserve_for(
+        &self,
+        user_id: &str,
+        amount: i64,
+        key: &str,
+        (key_id, limit): (&str, Option<i64>),
+    ) -> Outcome<Hold> {
+        self.reserve_with(user_id, amount, key, Some(KeyBudget { key_id: key_id.into(), limit })).await
+    }
+
+    async fn reserve_with(
+        &self,
+        user_id: &str,
+        amount: i64,
+        key: &str,
+        key_budget: Option<KeyBudget>,
+    ) -> Outcome<Hold> {
         let (product, user_id, idempotency_key) = (COMPANION.into(), user_id.into(), key.into());
         let reference = "a call".into();
-        let message = ReserveRequest { product, user_id, amount, idempotency_key, ttl_ms: 60_000, reference };
+        let message =
+            ReserveRequest { product, user_id, amount, idempotency_key, ttl_ms: 60_000, reference, key_budget };
         outcome(self.wallets().reserve(service().around(message)).await)
+    }
+
+    /// What API keys have spent, as identity asks.
+    pub async fn try_key_spending(&self, user_id: &str, key_ids: &[&str]) -> Outcome<Vec<KeySpending>> {
+        let key_ids = key_ids.iter().map(|id| (*id).to_owned()).collect();
+        let message = ListKeySpendingRequest { product: COMPANION.into(), user_id: user_id.into(), key_ids };
+        let request = Headers::of_service("identity").around(message);
+        outcome(self.wallets().list_key_spending(request).await).map(|answer| answer.spending)
+    }
+
+    pub async fn key_spending(&self, user_id: &str, key_ids: &[&str]) -> Vec<KeySpending> {
+        self.try_key_spending(user_id, key_ids).await.unwrap()
     }
 
     pub async fn progress(&self, hold: &Hold, progress: i64) -> Outcome<Hold> {

@@ -136,6 +136,8 @@ impl World {
             jti: new_id(),
             email: String::new(),
             roles: roles.iter().map(|role| (*role).to_owned()).collect(),
+            scp: None,
+            key: None,
             iat,
             exp: iat + 900,
         })

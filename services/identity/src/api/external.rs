@@ -1,6 +1,6 @@
 //! Logins and exchanges with tokens of external issuers.
 use tokio::sync::MutexGuard;
-use weft_auth::{Caller, claimed};
+use weft_auth::{Caller, claimed, is_api_key};
 use weft_core::new_id;
 use weft_db::Tx;
 use weft_product::{CredentialKind, Product};
@@ -37,7 +37,7 @@ impl Identity {
         self.begin_external(caller, client, product, &identity).await
     }
 
-    /// An access token of ours for a token of an issuer.
+    /// An access token of ours for a token of an issuer, or for an API key.
     pub(super) async fn exchange_token(
         &self,
         caller: &Caller,
@@ -45,6 +45,9 @@ impl Identity {
         request: ExchangeTokenRequest,
     ) -> Result<AccessToken, Error> {
         let product = self.product(caller)?;
+        if is_api_key(&request.token) {
+            return self.exchange_key(product, &request.token).await;
+        }
         let claimed = claimed(&request.token).ok_or(Error::InvalidToken)?;
         let trusted = self.issuers.named(product, &claimed.issuer).ok_or(Error::InvalidToken)?;
         let (identity, token) = trusted.verify(&request.token).await?;

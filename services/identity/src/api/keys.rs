@@ -5,8 +5,8 @@ use tonic::body::Body;
 use tonic::{Request, Response, Status};
 use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
-use weft_auth::Signer;
-use weft_db::Tx;
+use weft_auth::{Signer, key_of_session};
+use weft_db::{DbError, Tx};
 use weft_proto::Channel;
 use weft_proto::identity::v1::key_service_client::KeyServiceClient;
 use weft_proto::identity::v1::key_service_server::{KeyService, KeyServiceServer};
@@ -16,8 +16,10 @@ use weft_proto::identity::v1::{
 };
 
 use super::Identity;
+use crate::domain::api_key;
 use crate::error::Error;
 use crate::keys;
+use crate::store::api_key::api_key_mark_used;
 use crate::store::revocation::{revocation_last, revocation_list};
 use crate::store::token::token_mark_seen;
 
@@ -63,19 +65,32 @@ impl KeyApi {
         Ok(ListRevocationsResponse { revocations: revocations.collect(), next_page_token: next.to_string() })
     }
 
-    /// Writes down the first use of each access token, for Refresh to know that the answer which carried it arrived.
+    /// Writes down the first use of each access token, for Refresh to know that the answer which carried it arrived, and
+    /// the minute in which an API key was used.
     async fn mark_used(&self, request: ReportUseRequest) -> Result<(), Error> {
         let mut ids = request.token_ids;
         if ids.len() > REPORT_MOST {
             return Err(Error::TooManyTokenIds);
         }
         ids.retain(|id| may_be_token_id(id));
-        if ids.is_empty() {
+        let of_key = |id: &String| key_of_session(id).map(str::to_owned);
+        let keys: Vec<String> = ids.iter().filter_map(of_key).collect();
+        ids.retain(|id| key_of_session(id).is_none());
+        if ids.is_empty() && keys.is_empty() {
             return Ok(());
         }
-        let ids = serde_json::Value::from(ids).to_string();
+        let (tokens, of_keys) = (!ids.is_empty(), !keys.is_empty());
+        let (ids, keys) = (serde_json::Value::from(ids).to_string(), serde_json::Value::from(keys).to_string());
         let now_ms = self.0.clock.now_ms();
-        let marked = async |tx: Tx| token_mark_seen(&tx, &ids, now_ms).await;
+        let marked = async |tx: Tx| {
+            if tokens {
+                token_mark_seen(&tx, &ids, now_ms).await?;
+            }
+            if of_keys {
+                api_key_mark_used(&tx, &keys, api_key::minute(now_ms)).await?;
+            }
+            Ok::<_, DbError>(())
+        };
         self.0.db.write("report use", marked).await?;
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! The RPCs: decode, ask the domain, store, encode.
 pub mod admin;
+pub mod api_key;
 pub mod audit;
 pub mod auth;
 pub mod email;
@@ -30,6 +31,7 @@ use weft_db::{Db, DbError, Tx};
 use weft_product::{Product, Products};
 use weft_proto::Channel;
 use weft_proto::billing::v1::account_service_client::AccountServiceClient;
+use weft_proto::billing::v1::wallet_service_client::WalletServiceClient;
 use weft_proto::identity::v1::AuthTokens;
 
 use crate::domain::account::Account;
@@ -43,7 +45,7 @@ use crate::issuers::Issuers;
 use crate::keepers::Keeper;
 use crate::sign_on::SignOn;
 use crate::store::revocation::{
-    RevocationRow, revocation_insert, revocation_insert_account, revocation_insert_sessions,
+    RevocationRow, revocation_insert, revocation_insert_account, revocation_insert_keys, revocation_insert_sessions,
 };
 use crate::store::session::{session_end_all, session_last_access, session_lock_all};
 use crate::store::token::{NewToken, token_insert};
@@ -87,6 +89,8 @@ pub struct Identity {
     pub entitlements: Entitlements,
     /// Plans and usage for lists of accounts, from billing.
     pub accounts: AccountServiceClient<Channel>,
+    /// What API keys have spent, from billing.
+    pub wallets: WalletServiceClient<Channel>,
     /// The other services that keep data of accounts.
     pub keepers: Vec<Keeper>,
     /// Told when an account was erased here.
@@ -204,6 +208,12 @@ async fn end_sessions(
     }
     let rows = revocation_insert_sessions(tx, product, account_id, now_ms, now_ms + STREAM_MS).await?;
     Ok((ended, rows))
+}
+
+/// Ends the sessions of an account's API keys, whose lock the caller holds, and which are about to be deleted.
+async fn end_keys(tx: &Tx, product: &str, account_id: &str, now_ms: i64) -> Result<Vec<RevocationRow>, DbError> {
+    let since_s = (now_ms - STREAM_MS).div_euclid(1000);
+    revocation_insert_keys(tx, product, account_id, since_s, now_ms + STREAM_MS).await
 }
 
 /// What is kept of the client that sent a call: the edge says where it is.

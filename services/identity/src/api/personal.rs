@@ -10,7 +10,8 @@ use weft_proto::identity::v1::personal_data_service_server::PersonalDataService;
 use weft_proto::identity::v1::{EraseAccountRequest, EraseAccountResponse, ExportDataRequest, ExportedData};
 
 use super::organisation::forget_memberships;
-use super::{Identity, end_sessions};
+use super::{Identity, end_keys, end_sessions};
+use crate::domain::api_key::stored_scopes;
 use crate::domain::link::LinkKind;
 use crate::domain::role::Roles;
 use crate::domain::session::EndReason;
@@ -20,6 +21,7 @@ use crate::github::Revoke;
 use crate::keepers::Parts;
 use crate::link_mail;
 use crate::store::account::{CredentialRow, account_credential, account_is_verified, account_lock};
+use crate::store::api_key::api_key_list;
 use crate::store::audit::{AuditEvent, AuditKind, audit_insert};
 use crate::store::failure::failure_delete_all;
 use crate::store::github::{ConnectionRow, github_delete};
@@ -65,6 +67,7 @@ enum Next {
     Organisations,
     Issuers,
     GitHub,
+    ApiKeys,
     /// Before this place in the log.
     Audit(i64),
     Done,
@@ -150,7 +153,8 @@ impl Identity {
         if !session_is_open(tx, product, id, &claims.sid, now_ms).await? {
             return Err(Error::InvalidAccessToken);
         }
-        let (_, rows) = end_sessions(tx, product, id, None, EndReason::Ended, now_ms).await?;
+        let (_, mut rows) = end_sessions(tx, product, id, None, EndReason::Ended, now_ms).await?;
+        rows.extend(end_keys(tx, product, id, now_ms).await?);
         let github = github_delete(tx, product, id).await?;
         let address = self.secrets.address_hash(&row.email);
         failure_delete_all(tx, product, &address).await?;
@@ -200,7 +204,16 @@ async fn part(db: &Db, product: &str, id: &str, next: Next) -> Result<(&'static 
             let shown = rows
                 .iter()
                 .map(|row| json!({"login": row.login, "scopes": row.scopes, "connected_at": row.connected_at}));
-            ("github", shown.collect(), Next::Audit(i64::MAX))
+            ("github", shown.collect(), Next::ApiKeys)
+        }
+        Next::ApiKeys => {
+            let rows = api_key_list(db, product, id).await?;
+            let shown = rows.iter().map(|row| {
+                json!({"id": row.id, "name": row.name, "scopes": stored_scopes(&row.scopes), "last_four": row.last_four,
+                       "budget": row.budget, "created_at": row.created_at, "expires_at": row.expires_at,
+                       "last_used_at": row.last_used_at})
+            });
+            ("api_keys", shown.collect(), Next::Audit(i64::MAX))
         }
         Next::Audit(before) => {
             let rows = person_events(db, product, id, before).await?;

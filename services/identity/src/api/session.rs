@@ -101,7 +101,7 @@ impl Identity {
 
 /// That the caller's own session is not over: while its guard has not heard of that yet, a thief must not end the
 /// session that ended theirs.
-async fn check_open(tx: &Tx, claims: &Claims, now_ms: i64) -> Result<(), Error> {
+pub(super) async fn check_open(tx: &Tx, claims: &Claims, now_ms: i64) -> Result<(), Error> {
     let open = session_is_open(tx, &claims.prd, &claims.sub, &claims.sid, now_ms).await?;
     if open { Ok(()) } else { Err(Error::InvalidAccessToken) }
 }

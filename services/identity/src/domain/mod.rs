@@ -1,6 +1,7 @@
 //! Types and rules. Nothing here waits or touches a database.
 pub mod account;
 pub mod administration;
+pub mod api_key;
 pub mod audit;
 pub mod client;
 pub mod external;

@@ -287,6 +287,8 @@ impl Access {
             jti: self.id.clone(),
             email: account.email.clone(),
             roles: account.roles.names(),
+            scp: None,
+            key: None,
             iat: self.issued,
             exp: self.expires,
         }

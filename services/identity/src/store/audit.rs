@@ -91,6 +91,12 @@ kinds! {
     SsoDeleted = "sso_deleted",
     /// A domain was found to be an organisation's; the detail is the organisation and the domain.
     SsoDomainProven = "sso_domain_proven",
+    /// An API key was made; the detail is its id.
+    ApiKeyCreated = "api_key_created",
+    /// An API key was given another name or budget; the detail is its id.
+    ApiKeyChanged = "api_key_changed",
+    /// An API key was revoked; the detail is its id.
+    ApiKeyRevoked = "api_key_revoked",
 }
 
 /// One event. It holds no address: what people type into an address field may be their password.

@@ -1,5 +1,6 @@
 //! All SQL. Nothing here decides.
 pub mod account;
+pub mod api_key;
 pub mod audit;
 pub mod external;
 pub mod failure;

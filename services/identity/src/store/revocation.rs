@@ -9,13 +9,13 @@ record! {
     pub struct RevocationRow {
         /// Where it stands in the list, from 1.
         pub position: i64,
-        /// The claim `sid` or `jti`, or `sub` with a last token.
+        /// The claim `sid` or `jti`; or `sub`, or the id of an API key, with a last token.
         pub ended_id: String,
         /// When the last access token of this id expires, in ms since 1970.
         pub expires_at: i64,
         /// Whether the reason is that the account is suspended.
         pub suspended: bool,
-        /// Of an account: the greatest `jti` that is withdrawn.
+        /// Of an account or an API key: the greatest `jti` that is withdrawn.
         pub last_token_id: Option<String>,
     }
 }
@@ -91,24 +91,73 @@ pub async fn revocation_insert_account(
     since_s: i64,
     until_ms: i64,
 ) -> Result<Option<RevocationRow>, DbError> {
-    let newest: NewestRow = sql("SELECT MAX(t.access_id) AS id, MAX(t.access_exp) AS expires FROM refresh_tokens t \
-         JOIN sessions s ON s.product = t.product AND s.id = t.session_id \
-         WHERE s.product = $1 AND s.account_id = $2 AND s.ended_at IS NULL AND t.access_exp > $3")
+    let newest: NewestRow = sql("SELECT MAX(g.id) AS id, MAX(g.expires) AS expires FROM ( \
+         SELECT t.access_id AS id, t.access_exp AS expires FROM refresh_tokens t \
+             JOIN sessions s ON s.product = t.product AND s.id = t.session_id \
+             WHERE s.product = $1 AND s.account_id = $2 AND s.ended_at IS NULL AND t.access_exp > $3 \
+         UNION ALL SELECT last_token_id, last_token_exp FROM api_keys \
+             WHERE product = $1 AND account_id = $2 AND last_token_exp > $3) g")
     .bind(product)
     .bind(account_id)
     .bind(since_s)
     .one(tx)
     .await?;
     let (Some(last_token_id), Some(expires)) = (newest.id, newest.expires) else { return Ok(None) };
+    revocation_insert_tokens(tx, account_id, &last_token_id, suspended, until_ms.max(expires * 1000)).await.map(Some)
+}
+
+/// Withdraws the access tokens of an account, or of an API key, up to the one with the greatest id that was issued. What
+/// [`revocation_insert`] says holds here too.
+pub async fn revocation_insert_tokens(
+    tx: &Tx,
+    id: &str,
+    last_token_id: &str,
+    suspended: bool,
+    expires_at: i64,
+) -> Result<RevocationRow, DbError> {
     let before = take_positions(tx, 1).await?;
     sql("INSERT INTO revocations (position, ended_id, expires_at, suspended, last_token_id) VALUES ($1, $2, $3, $4, $5) \
          RETURNING position, ended_id, expires_at, suspended, last_token_id")
     .bind(before + 1)
-    .bind(account_id)
-    .bind(until_ms.max(expires * 1000))
+    .bind(id)
+    .bind(expires_at)
     .bind(suspended)
     .bind(last_token_id)
-    .opt(tx)
+    .one(tx)
+    .await
+}
+
+/// Ends the sessions of an account's API keys. The caller holds the lock of the account. Entries stay until `until_ms` at
+/// least. What [`revocation_insert`] says holds here too.
+pub async fn revocation_insert_keys(
+    tx: &Tx,
+    product: &str,
+    account_id: &str,
+    since_s: i64,
+    until_ms: i64,
+) -> Result<Vec<RevocationRow>, DbError> {
+    let count: i64 =
+        sql("SELECT COUNT(*) FROM api_keys WHERE product = $1 AND account_id = $2 AND last_token_exp > $3")
+            .bind(product)
+            .bind(account_id)
+            .bind(since_s)
+            .one(tx)
+            .await?;
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    let before = take_positions(tx, count).await?;
+    sql("INSERT INTO revocations (position, ended_id, expires_at) \
+         SELECT $5 + ROW_NUMBER() OVER (ORDER BY id), 'key:' || id, \
+             CASE WHEN last_token_exp * 1000 > $4 THEN last_token_exp * 1000 ELSE $4 END \
+         FROM api_keys WHERE product = $1 AND account_id = $2 AND last_token_exp > $3 \
+         RETURNING position, ended_id, expires_at, suspended, last_token_id")
+    .bind(product)
+    .bind(account_id)
+    .bind(since_s)
+    .bind(until_ms)
+    .bind(before)
+    .all(tx)
     .await
 }
 

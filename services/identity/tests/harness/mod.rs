@@ -3,6 +3,7 @@ mod billing;
 mod dns;
 mod keepers;
 mod node;
+mod wallets;
 
 use std::fs;
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ pub use billing::Known;
 pub use dns::NameServer;
 pub use keepers::Keepers;
 pub use node::{Node, Outcome, Session, claim, reason, token_id, with};
+pub use wallets::Wallets;
 pub use weft_testing::smtp::{MailServer, link_token};
 
 /// The product that most tests sign in to.
@@ -52,6 +54,8 @@ pub struct World {
     pub billing: FakeService,
     /// What billing was asked about accounts.
     pub known: Known,
+    /// What API keys have spent.
+    pub wallets: Wallets,
     /// What billing and the orchestrator were asked to forget.
     pub keepers: Keepers,
     /// Where mails are files.
@@ -68,7 +72,7 @@ impl World {
         weft_identity::migrate(&config).await.unwrap();
         let products = Arc::new(Products::builtin());
         let known = Known::default();
-        let plans = known.clone();
+        let (plans, wallets) = (known.clone(), Wallets::default());
         let keepers = Keepers::default();
         let billing = FakeService::billing_and(
             move |user_id| Entitlements {
@@ -76,9 +80,9 @@ impl World {
                 features: [("sso".to_owned(), plans.has_sso(user_id))].into(),
                 ..Entitlements::default()
             },
-            |routes| keepers.serve(routes.add_service(known.server())),
+            |routes| keepers.serve(routes.add_service(known.server()).add_service(wallets.server())),
         );
-        World { clock: Clock::manual(NOW_MS), config, billing, known, keepers, mail, products, database }
+        World { clock: Clock::manual(NOW_MS), config, billing, known, wallets, keepers, mail, products, database }
     }
 
     /// The product's manifest.

@@ -120,7 +120,7 @@ impl Answering<'_> {
         let call_agent = (!self.others.is_empty()).then(|| call::spec(self.others.iter().map(|agent| &*agent.name)));
         let tools: Vec<&ToolSpec> = self.agent.tools.iter().map(|tool| &tool.spec).chain(&call_agent).collect();
         let output_tokens = self.output_tokens;
-        let call = Call { model, messages, tools: &tools, may_call, output_tokens, aim: self.aim };
+        let call = Call { model, messages, tools: &tools, may_call, output_tokens, aim: self.aim, wants: None };
         self.asker.ask(&self.agent.name, &call, speaker).await
     }
 
@@ -236,7 +236,8 @@ pub async fn join(
     messages.extend(conversation(&question.turns));
     messages.push(Message::User(question.message.clone()));
     messages.push(Message::User(around(&json!({ "previous_results": said }).to_string())));
-    let call = Call { model, messages: &messages, tools: &[], may_call: false, output_tokens, aim: Aim::Join(said) };
+    let (tools, aim) = (&[][..], Aim::Join(said));
+    let call = Call { model, messages: &messages, tools, may_call: false, output_tokens, aim, wants: None };
     let asked = asker.ask(Prompt::Synthesis.id(), &call, speaker).await?;
     close(asked.completion.finish == Finish::Refused, false, speaker).await?;
     Ok(asked.model)

@@ -48,9 +48,10 @@ pub fn spec<'a>(others: impl Iterator<Item = &'a str>) -> ToolSpec {
         &["agent", "message"],
     );
     ToolSpec {
-        name: CALL_AGENT,
-        description: "Have another agent do a part of the work that is not yours. It cannot ask back.",
+        name: CALL_AGENT.into(),
+        description: "Have another agent do a part of the work that is not yours. It cannot ask back.".into(),
         parameters,
+        strict: None,
     }
 }
 

@@ -53,6 +53,7 @@ impl Classifier<'_> {
             may_call: false,
             output_tokens: OUTPUT_TOKENS,
             aim: Aim::Choose(&choices),
+            wants: None,
         };
         let mut speaker = Speaker::collecting();
         let named = match timeout(self.within, self.asker.ask(ROLE, &call, &mut speaker)).await {

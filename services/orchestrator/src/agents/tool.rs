@@ -17,7 +17,7 @@ pub type Run = fn(&mut Desk, Map<String, Value>) -> Result<Value, Misfit>;
 
 /// A tool.
 pub fn tool(name: &'static str, description: &'static str, parameters: Value, run: Run) -> Tool {
-    Tool { spec: ToolSpec { name, description, parameters }, run }
+    Tool { spec: ToolSpec { name: name.into(), description: description.into(), parameters, strict: None }, run }
 }
 
 /// Arguments that do not fit a tool, and why: for the model only, since it may repeat what a user wrote. That is

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 use tonic::Code;
-use weft_auth::{Caller, Entitlements};
+use weft_auth::{Caller, Entitlements, KeyClaim};
 use weft_product::{Product, Products};
 use weft_proto::billing::v1 as billing;
 
@@ -21,6 +21,8 @@ pub struct Account {
     pub product: String,
     /// Account id.
     pub id: String,
+    /// Its API key that calls, if one does.
+    pub key: Option<KeyClaim>,
 }
 
 impl Account {
@@ -30,7 +32,7 @@ impl Account {
     /// [`Error::Refused`] if nobody is signed in.
     pub fn of(caller: &Caller) -> Result<Account, Error> {
         let user = caller.user().map_err(|status| Error::Refused(Box::new(status)))?;
-        Ok(Account { product: caller.product.to_string(), id: user.sub.clone() })
+        Ok(Account { product: caller.product.to_string(), id: user.sub.clone(), key: user.key.clone() })
     }
 
     /// Its product.
@@ -47,7 +49,7 @@ impl Account {
     /// As [`Account::plan`].
     pub async fn asker(&self, parts: &Parts, product: &Arc<Product>) -> Result<Asker, Error> {
         let plan = self.plan(&parts.entitlements).await?;
-        let payer = Payer::of(&self.product, &self.id, &plan);
+        let payer = Payer::of(&self.product, &self.id, self.key.as_ref(), &plan);
         let (models, books) = (Arc::clone(&parts.models), parts.books.clone());
         Ok(Asker::new(models, books, Arc::clone(product), payer, i64::MAX).with_keys(parts.keys.clone()))
     }

@@ -2,19 +2,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::stream::{self, BoxStream, Stream, StreamExt};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 use tracing::{Instrument, Span};
 use weft_auth::{Caller, Entitlements};
 use weft_core::{Clock, Reason};
 use weft_product::{Moderation, OnDisconnect, Product, Products};
 use weft_proto::billing::v1 as billing;
-use weft_proto::orchestrator::v1::chat_event::Event;
 use weft_proto::orchestrator::v1::chat_service_server::ChatService;
-use weft_proto::orchestrator::v1::{ChatEvent, ChatRequest, ChatResponse, ModelDecision};
+use weft_proto::orchestrator::v1::{
+    CancelChatRequest, CancelChatResponse, ChatRequest, ChatResponse, ModelDecision, ResumeChatRequest,
+};
 use weft_runtime::Tasks;
 
 use crate::agents::{Registries, Registry};
@@ -31,7 +32,8 @@ use crate::keys::Keys;
 use crate::models::vendor::is_compatible;
 use crate::models::{ModelError, Models, Speaker};
 use crate::plans::{Place, PlanCache, Runs};
-use crate::sanitizer::{Pieces, Sanitizer, Sanitizers, Unchecked};
+use crate::sanitizer::{Sanitizer, Sanitizers, Unchecked};
+use crate::telling::{Begun, Events, Owner, Position, RunId, Tellings};
 
 /// The plan's limit on steps of plans that run at once, by name.
 const RUNS_LIMIT: &str = "batch_active";
@@ -39,7 +41,9 @@ const RUNS_LIMIT: &str = "batch_active";
 const PLACE_LONGER: Duration = Duration::from_secs(10);
 /// The role that is told how its models are chosen.
 const ADMIN: &str = "admin";
-/// Pieces of text that may wait for a slow reader before the model has to wait too.
+/// What a client sends that reads on behind the event of this id.
+const LAST_EVENT_ID: &str = "last-event-id";
+/// Pieces of text that may wait before the model has to wait too.
 const PIECES_WAITING: usize = 16;
 
 /// The service. Cheap to clone.
@@ -74,6 +78,8 @@ pub struct Parts {
     pub tasks: Tasks,
     /// What reads every answer before it is told.
     pub sanitizers: Sanitizers,
+    /// Streamed answers while they are told.
+    pub tellings: Tellings,
 }
 
 /// A request that may be answered.
@@ -92,13 +98,6 @@ struct Job {
     _place: Option<Place>,
     sanitizer: Sanitizer,
     deadline: Instant,
-}
-
-/// An answer that is being worked on.
-struct Started {
-    end: oneshot::Receiver<Result<Unchecked, Error>>,
-    /// Dropping it ends the work, where the product does not want it finished for nobody.
-    _waiting: Option<DropGuard>,
 }
 
 impl ChatApi {
@@ -139,7 +138,7 @@ impl ChatApi {
             }
             Mode::Direct | Mode::Plan => None,
         };
-        let payer = Payer::of(&account.product, &account.id, &plan);
+        let payer = Payer::of(&account.product, &account.id, account.key.as_ref(), &plan);
         let latest = Instant::now() + parts.config.total();
         let deadline = match product.on_disconnect {
             OnDisconnect::Continue => latest,
@@ -175,22 +174,16 @@ fn candidates(
 }
 
 impl Job {
-    /// Works on the answer in a task of its own, so that whoever leaves cannot take along what has to be done after: a
-    /// product's `cancel` stops the model, `continue` lets it finish.
-    fn start(self, speaker: Speaker) -> Started {
+    /// Works on the answer in a task of its own, so that whoever leaves cannot take along what has to be done after.
+    fn start(self, speaker: Speaker) -> oneshot::Receiver<Result<Unchecked, Error>> {
         let (told, end) = oneshot::channel();
-        let left = CancellationToken::new();
-        let (speaker, waiting) = match self.product.on_disconnect {
-            OnDisconnect::Cancel => (speaker.until(left.clone()), Some(left.drop_guard())),
-            OnDisconnect::Continue => (speaker.finishing(), None),
-        };
         let tasks = self.parts.tasks.clone();
         let work = async move {
             // Nobody may be there any more.
             let _left = told.send(self.run(speaker).await);
         };
         tasks.spawn("chat", work.instrument(Span::current()));
-        Started { end, _waiting: waiting }
+        end
     }
 
     /// Answers within the time there is, and waits for billing.
@@ -224,36 +217,77 @@ impl ChatService for ChatApi {
         let caller = Caller::of(&request)?;
         let job = self.admit(&caller, request.into_inner()).await.map_err(refuse)?;
         let sanitizer = job.sanitizer.clone();
-        let Started { end, _waiting } = job.start(Speaker::collecting());
-        let answer = end.await.unwrap_or(Err(Error::Lost)).map_err(refuse)?;
+        let left = CancellationToken::new();
+        // Nobody can come back for a plain answer.
+        let (speaker, _waiting) = match job.product.on_disconnect {
+            OnDisconnect::Cancel => (Speaker::collecting().until(left.clone()), Some(left.drop_guard())),
+            OnDisconnect::Continue => (Speaker::collecting(), None),
+        };
+        let answer = job.start(speaker).await.unwrap_or(Err(Error::Lost)).map_err(refuse)?;
         Ok(Response::new(sanitizer.check(answer)))
     }
 
-    type StreamChatStream = BoxStream<'static, Result<ChatEvent, Status>>;
+    type StreamChatStream = Events;
 
     async fn stream_chat(&self, request: Request<ChatRequest>) -> Result<Response<Self::StreamChatStream>, Status> {
         let caller = Caller::of(&request)?;
+        let owner = owner(&caller)?;
+        let tellings = &self.parts.tellings;
+        if let Some(place) = last_event(request.metadata())? {
+            return Ok(Response::new(tellings.resume(owner, place).await?));
+        }
         let job = self.admit(&caller, request.into_inner()).await.map_err(refuse)?;
         let (sender, pieces) = job.sanitizer.pieces(PIECES_WAITING);
-        Ok(Response::new(events(job.start(Speaker::telling(sender)), pieces).boxed()))
+        let Begun { events, telling } = tellings.begin(owner, job.product.on_disconnect)?;
+        let end = job.start(Speaker::telling(sender).until(telling.stop()));
+        telling.spawn(pieces, async move { end.await.unwrap_or(Err(Error::Lost)).map_err(refuse) });
+        Ok(Response::new(events))
+    }
+
+    type ResumeChatStream = Events;
+
+    async fn resume_chat(
+        &self,
+        request: Request<ResumeChatRequest>,
+    ) -> Result<Response<Self::ResumeChatStream>, Status> {
+        let caller = Caller::of(&request)?;
+        let last = last_event(request.metadata())?;
+        let ResumeChatRequest { run_id, after } = request.into_inner();
+        let run = RunId::read(&run_id).ok_or(Error::NotFound("answer"))?;
+        let next = match (after, last) {
+            (Some(after), _) => {
+                let after = u64::try_from(after).map_err(|_negative| Error::Invalid("after is below 0".into()))?;
+                after.saturating_add(1)
+            }
+            (None, Some(last)) if last.run != run => {
+                return Err(Error::Invalid("last-event-id is of another answer".into()).into());
+            }
+            (None, last) => last.map_or(0, |last| last.next),
+        };
+        Ok(Response::new(self.parts.tellings.resume(owner(&caller)?, Position { run, next }).await?))
+    }
+
+    async fn cancel_chat(&self, request: Request<CancelChatRequest>) -> Result<Response<CancelChatResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let run = RunId::read(&request.get_ref().run_id).ok_or(Error::NotFound("answer"))?;
+        self.parts.tellings.stop(owner(&caller)?, run).await?;
+        Ok(Response::new(CancelChatResponse { ok: true }))
     }
 }
 
-/// The pieces as they come, then the end. A reader that leaves drops this, and with it what the work is told by.
-fn events(started: Started, pieces: Pieces) -> impl Stream<Item = Result<ChatEvent, Status>> + Send + 'static {
-    stream::unfold(Some((started, pieces)), |telling| async move {
-        let (mut started, mut pieces) = telling?;
-        if let Some(piece) = pieces.next().await {
-            return Some((Ok(ChatEvent { event: Some(Event::Token(piece)) }), Some((started, pieces))));
-        }
-        let end = (&mut started.end).await.unwrap_or(Err(Error::Lost));
-        let done = end.map(|answer| ChatEvent { event: Some(Event::Done(pieces.whole(answer))) });
-        Some((done.map_err(refuse), None))
-    })
+/// Whose answers the caller may read.
+fn owner(caller: &Caller) -> Result<Owner<'_>, Status> {
+    Ok(Owner { product: &caller.product, account: &caller.user()?.sub })
+}
+
+/// Where a client wants to read on that lost its connection.
+fn last_event(metadata: &MetadataMap) -> Result<Option<Position>, Error> {
+    let Some(last) = metadata.get(LAST_EVENT_ID).filter(|last| !last.is_empty()) else { return Ok(None) };
+    Position::behind(last.to_str().unwrap_or_default()).map(Some)
 }
 
 /// Tells the caller, and the log where the operator can do something about it.
-fn refuse(error: Error) -> Status {
+pub fn refuse(error: Error) -> Status {
     match &error {
         Error::Model(ModelError::RefusedKey { key }) => {
             tracing::error!(key, "the model provider refused our key; check it, its rights and its balance");

@@ -26,7 +26,11 @@ const BYTES_MOST: usize = 262_144;
 pub struct EmbeddingApi(pub Arc<Parts>);
 
 impl EmbeddingApi {
-    async fn create(
+    /// Makes vectors.
+    ///
+    /// # Errors
+    /// A request over a limit, a model that cannot be chosen, and those of `Asker::embed`.
+    pub async fn create(
         &self,
         account: &Account,
         request: CreateEmbeddingsRequest,

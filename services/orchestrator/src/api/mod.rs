@@ -3,6 +3,8 @@ pub mod account;
 pub mod chat;
 pub mod embedding;
 pub mod model;
+pub mod openai;
+mod openai_embedding;
 pub mod page;
 pub mod personal;
 pub mod plan;

@@ -42,7 +42,11 @@ pub struct ModelApi {
 }
 
 impl ModelApi {
-    async fn list(&self, account: &Account) -> Result<Vec<Model>, Error> {
+    /// Every model that the account can ask, by id.
+    ///
+    /// # Errors
+    /// What is not known of its plan or its keys.
+    pub async fn list(&self, account: &Account) -> Result<Vec<Model>, Error> {
         let product = account.product(&self.parts.products)?;
         let plan = account.plan(&self.parts.entitlements).await?;
         let own = self.parts.keys.of(&account.product, &account.id).await?;
@@ -101,7 +105,8 @@ impl ModelApi {
         let asker = account.asker(&self.parts, product).await?;
         let messages = [Message::User(QUESTION.to_owned())];
         let (output_tokens, aim) = (ANSWER_TOKENS, Aim::Answer);
-        let call = Call { model: &model, messages: &messages, tools: &[], may_call: false, output_tokens, aim };
+        let (messages, tools) = (&messages[..], &[][..]);
+        let call = Call { model: &model, messages, tools, may_call: false, output_tokens, aim, wants: None };
         let (mut speaker, begun) = (Speaker::collecting(), Instant::now());
         let outcome = match &key {
             Some(key) => asker.over(&self.parts.keys, key, &call, &mut speaker).await,

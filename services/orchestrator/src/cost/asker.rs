@@ -13,7 +13,7 @@ use super::tokens::most;
 use crate::domain::model::OFFLINE;
 use crate::error::Error;
 use crate::keys::{Keys, OwnKey};
-use crate::models::{Call, Completion, Models, Speaker};
+use crate::models::{Call, Completion, Models, Piece, Speaker};
 
 /// Asks models for one answer, and has every call paid.
 pub struct Asker {
@@ -59,7 +59,7 @@ impl Asker {
     /// [`Error::Refused`] if the account cannot pay, [`Error::NoBilling`] if nobody knows whether it can, [`Error::Model`]
     /// if there is no complete answer; the speaker may have said a part of one.
     pub async fn ask(&self, role: &str, call: &Call<'_>, speaker: &mut Speaker) -> Result<Asked, Error> {
-        let said = speaker.said().len();
+        let told = speaker.told();
         let mut model = call.model;
         let mut others = self.product.models.fallbacks.get(model).map_or(&[][..], Vec::as_slice).iter();
         loop {
@@ -67,11 +67,12 @@ impl Asker {
             let is_own = own.is_some();
             let failure = match self.attempt(role, &Call { model, ..*call }, own, speaker).await {
                 Ok(asked) => return Ok(asked),
-                Err(Error::Model(failure)) if failure.is_the_providers() && speaker.said().len() == said => failure,
+                Err(Error::Model(failure)) if failure.is_the_providers() && speaker.told() == told => failure,
                 Err(error) => return Err(error),
             };
             // Whose own key fails is told so, and does not pay for another model unasked.
-            let Some(next) = others.find(|other| !is_own && self.models.answering(other).is_ok()) else {
+            let can = |other: &&String| !is_own && self.models.lacks(other, false, call) == Ok(None);
+            let Some(next) = others.find(can) else {
                 return Err(failure.into());
             };
             let labels = [("model", model.to_owned()), ("instead", next.clone())];
@@ -108,6 +109,7 @@ impl Asker {
             return self.over(keys, &key, call, speaker).await;
         }
         let model = self.models.answering(call.model)?.to_owned();
+        speaker.tell(Piece::By(model.clone())).await?;
         if model == OFFLINE {
             // It is built in: there is nothing to pay.
             return Ok(Asked { completion: self.models.ask(call, speaker).await?, model });
@@ -146,6 +148,7 @@ impl Asker {
         call: &Call<'_>,
         speaker: &mut Speaker,
     ) -> Result<Asked, Error> {
+        speaker.tell(Piece::By(call.model.to_owned())).await?;
         let meter = speaker.begin_call();
         let using = keys.using(key, call.model, meter.clone());
         let outcome = self.models.ask_over(key, call, speaker).await;
@@ -180,7 +183,7 @@ impl Asker {
         let mesh = weft_runtime::Mesh::new("orchestrator", config, clock, weft_runtime::Shutdown::new());
         let books = Books::new(mesh.channel("billing"), mesh.tasks().clone());
         let product = Arc::clone(weft_product::Products::builtin().get("adiuva").expect("a built-in product"));
-        let payer = Payer { product: "adiuva".into(), account: "a".into(), rate: None, is_limited: false };
+        let payer = Payer { product: "adiuva".into(), account: "a".into(), rate: None, is_limited: false, key: None };
         Asker::new(Arc::new(models), books, product, payer, i64::MAX)
     }
 }

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 use tonic::{Code, Request, Status};
+use weft_auth::KeyClaim;
 use weft_core::{Reason, new_id};
 use weft_proto::Channel;
 use weft_proto::billing::v1::usage_service_client::UsageServiceClient;
 use weft_proto::billing::v1::wallet_service_client::WalletServiceClient;
-use weft_proto::billing::v1::{BeginUsageRequest, Entitlements, Hold, ReserveRequest, VoidRequest};
+use weft_proto::billing::v1::{BeginUsageRequest, Entitlements, Hold, KeyBudget, ReserveRequest, VoidRequest};
 use weft_runtime::Tasks;
 
 use super::figures::price;
@@ -36,16 +37,19 @@ pub struct Payer {
     pub rate: Option<i64>,
     /// The plan limits the tokens of a day.
     pub is_limited: bool,
+    /// The API key that asks, and what it may spend.
+    pub key: Option<KeyBudget>,
 }
 
 impl Payer {
-    /// The account that these are the entitlements of.
-    pub fn of(product: &str, account: &str, plan: &Entitlements) -> Payer {
+    /// The account that these are the entitlements of; `key` is its API key that asks, if one does.
+    pub fn of(product: &str, account: &str, key: Option<&KeyClaim>, plan: &Entitlements) -> Payer {
         Payer {
             product: product.to_owned(),
             account: account.to_owned(),
             rate: plan.micro_credits_per_token,
             is_limited: plan.limits.contains_key(TOKENS_PER_DAY),
+            key: key.map(|key| KeyBudget { key_id: key.id.clone(), limit: key.limit }),
         }
     }
 }
@@ -114,6 +118,7 @@ impl Books {
             idempotency_key: call_id.to_owned(),
             ttl_ms: ms(HOLD_TTL),
             reference: reference.to_owned(),
+            key_budget: payer.key.clone(),
         };
         let mut wallet = self.wallet.clone();
         answer(timeout_at(until, wallet.reserve(before(until, request))).await)
@@ -177,6 +182,11 @@ fn answer<T>(answered: Result<Result<tonic::Response<T>, Status>, tokio::time::e
 /// Whether billing said no, and not that it cannot say.
 fn is_refusal(status: &Status) -> bool {
     let said = Reason::of(status);
-    matches!(said, Some(Reason::InsufficientCredits | Reason::DailyTokensExceeded | Reason::AccountSuspended))
-        || status.code() == Code::NotFound
+    let refusals = [
+        Reason::InsufficientCredits,
+        Reason::KeyBudgetExceeded,
+        Reason::DailyTokensExceeded,
+        Reason::AccountSuspended,
+    ];
+    said.is_some_and(|said| refusals.contains(&said)) || status.code() == Code::NotFound
 }

@@ -2,7 +2,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use crate::models::{Call, Message, ToolCall};
+use crate::models::{Call, Message, ToolCall, Wants};
 
 /// What a message, a tool or a call of one is wrapped in, at most, in tokens: roles, names of fields, delimiters.
 const WRAPPING: usize = 16;
@@ -14,7 +14,8 @@ const BYTES_PER_TOKEN: usize = 4;
 /// The most tokens that this prompt can be. No tokenizer of any vendor makes more tokens than bytes, and which one a model
 /// has is only known to its vendor.
 pub fn most(call: &Call<'_>) -> i64 {
-    let tools = if call.tools.is_empty() { 0 } else { OPENING };
+    let is_bare = call.tools.is_empty() && call.wants.is_none_or(|wants| wants.format.is_text());
+    let tools = if is_bare { 0 } else { OPENING };
     let parts = call.messages.len() + call.tools.len() + calls(call.messages).count();
     count(bytes(call) + (parts + 1) * WRAPPING + tools)
 }
@@ -28,7 +29,7 @@ fn bytes(call: &Call<'_>) -> usize {
     let calls = calls(call.messages).map(|call| call.id.len() + call.name.len() + call.arguments.len());
     let tools =
         call.tools.iter().map(|tool| tool.name.len() + tool.description.len() + tool.parameters.to_string().len());
-    messages.chain(calls).chain(tools).sum()
+    messages.chain(calls).chain(tools).chain(call.wants.map(Wants::bytes)).sum()
 }
 
 fn calls(messages: &[Message]) -> impl Iterator<Item = &ToolCall> {
@@ -79,15 +80,21 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::models::Aim;
     use crate::models::ToolSpec;
 
     fn call<'a>(messages: &'a [Message], tools: &'a [&'a ToolSpec]) -> Call<'a> {
-        Call { model: "m", messages, tools, may_call: true, output_tokens: 8, aim: crate::models::Aim::Answer }
+        Call { model: "m", messages, tools, may_call: true, output_tokens: 8, aim: Aim::Answer, wants: None }
     }
 
     #[test]
     fn everything_that_a_model_is_told_counts() {
-        let spec = ToolSpec { name: "list_tasks", description: "lists", parameters: json!({"type": "object"}) };
+        let spec = ToolSpec {
+            name: "list_tasks".into(),
+            description: "lists".into(),
+            parameters: json!({"type": "object"}),
+            strict: None,
+        };
         let tools = [&spec];
         let wanted = ToolCall { id: "c1".into(), name: "list_tasks".into(), arguments: "{}".into(), signature: None };
         let messages = [

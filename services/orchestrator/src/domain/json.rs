@@ -11,7 +11,8 @@ pub fn object(message: Struct) -> Map<String, Value> {
     message.fields.into_iter().map(|(key, field)| (key, value(field))).collect()
 }
 
-fn value(message: prost_types::Value) -> Value {
+/// Any JSON value from a message, in the same way.
+pub fn value(message: prost_types::Value) -> Value {
     match message.kind {
         None | Some(Kind::NullValue(_)) => Value::Null,
         Some(Kind::BoolValue(flag)) => Value::Bool(flag),

@@ -1,6 +1,6 @@
 //! Puts an answer together from its pieces.
 use crate::models::event::{Event, Finish, Fragment};
-use crate::models::{Break, Completion, ModelError, ToolCall, Usage};
+use crate::models::{Break, Completion, ModelError, Piece, ToolCall, Usage};
 
 /// Most tool calls in one answer; more is nonsense.
 const TOOL_CALLS: usize = 64;
@@ -13,7 +13,10 @@ pub struct Assembly {
     calls: Vec<Fragmented>,
     usage: Usage,
     finish: Option<Finish>,
+    refusal: String,
     declined: bool,
+    /// Calls whose beginning was told; so far the first ones.
+    told: usize,
 }
 
 /// A tool call so far.
@@ -23,25 +26,49 @@ struct Fragmented {
 }
 
 impl Assembly {
-    /// Adds a piece and gives the text in it.
+    /// Adds a piece, and to `told` what can be passed on of it. A tool call begins there once its name is surely whole.
     ///
     /// # Errors
     /// [`ModelError::Interrupted`] if there are more tool calls than make sense.
-    pub fn add(&mut self, event: Event) -> Result<String, ModelError> {
+    pub fn add(&mut self, event: Event, told: &mut Vec<Piece>) -> Result<(), ModelError> {
         match event {
             Event::Text(text) => {
                 self.text.push_str(&text);
-                return Ok(text);
+                told.push(Piece::Text(text));
             }
             Event::Reasoning(text) => self.reasoning.push_str(&text),
-            Event::Fragment(fragment) => self.fragment(fragment)?,
-            Event::Call(call) => drop(self.begin(None, call)?),
-            Event::Declined => self.declined = true,
+            Event::Fragment(fragment) => self.fragment(fragment, told)?,
+            Event::Call(call) => {
+                let json = call.arguments.clone();
+                let at = self.begin(None, call)?;
+                self.open(told);
+                told.push(Piece::Arguments { at, json });
+            }
+            Event::Declined(text) => {
+                self.declined = true;
+                self.refusal.push_str(&text);
+                told.push(Piece::Refusal(text));
+            }
             Event::Usage(usage) => self.usage.update(usage),
-            Event::Finish(finish) => self.finish = Some(finish),
+            Event::Finish(finish) => {
+                self.finish = Some(finish);
+                self.open(told);
+            }
             Event::End => {}
         }
-        Ok(String::new())
+        Ok(())
+    }
+
+    /// Tells the beginnings of calls that were not told yet.
+    fn open(&mut self, told: &mut Vec<Piece>) {
+        for (at, Fragmented { call, .. }) in self.calls.iter_mut().enumerate().skip(self.told) {
+            if call.id.is_empty() {
+                call.id = format!("call_{at}");
+            }
+            let ToolCall { id, name, signature, .. } = call.clone();
+            told.push(Piece::Call { at, id, name, signature });
+        }
+        self.told = self.calls.len();
     }
 
     /// Tokens as far as they are known.
@@ -58,7 +85,7 @@ impl Assembly {
     ///
     /// # Errors
     /// [`ModelError::Interrupted`] if it never finished.
-    pub fn complete(self) -> Result<Completion, ModelError> {
+    pub fn complete(mut self) -> Result<Completion, ModelError> {
         let finish = self.finish.ok_or(ModelError::Interrupted(Break::Cut))?;
         let named = |(at, mut part): (usize, Fragmented)| {
             if part.call.id.is_empty() {
@@ -66,14 +93,15 @@ impl Assembly {
             }
             part.call
         };
-        let calls: Vec<ToolCall> = self.calls.into_iter().enumerate().map(named).collect();
+        let calls: Vec<ToolCall> = std::mem::take(&mut self.calls).into_iter().enumerate().map(named).collect();
         let finish = match finish {
             _ if self.declined => Finish::Refused,
             // Not every provider has a word of its own for it.
             Finish::Stop if !calls.is_empty() => Finish::ToolCalls,
             other => other,
         };
-        Ok(Completion { text: self.text, reasoning: self.reasoning, calls, finish })
+        let Assembly { text, refusal, reasoning, .. } = self;
+        Ok(Completion { text, refusal, reasoning, calls, finish })
     }
 
     fn begin(&mut self, index: Option<u32>, call: ToolCall) -> Result<usize, ModelError> {
@@ -84,10 +112,14 @@ impl Assembly {
         Ok(self.calls.len() - 1)
     }
 
-    fn fragment(&mut self, fragment: Fragment) -> Result<(), ModelError> {
+    fn fragment(&mut self, fragment: Fragment, told: &mut Vec<Piece>) -> Result<(), ModelError> {
         let at = match self.position(&fragment) {
             Some(at) => at,
-            None => self.begin(fragment.index, ToolCall::default())?,
+            None => {
+                // Where another call begins, the name of the one before is whole.
+                self.open(told);
+                self.begin(fragment.index, ToolCall::default())?
+            }
         };
         let call = &mut self.calls[at].call;
         if let Some(id) = fragment.id.filter(|_| call.id.is_empty()) {
@@ -98,6 +130,12 @@ impl Assembly {
             call.name.push_str(&name);
         }
         call.arguments.push_str(&fragment.arguments);
+        if !fragment.arguments.is_empty() {
+            if self.told <= at {
+                self.open(told);
+            }
+            told.push(Piece::Arguments { at, json: fragment.arguments });
+        }
         Ok(())
     }
 
@@ -121,7 +159,7 @@ mod tests {
     fn assemble(events: impl IntoIterator<Item = Event>) -> Result<Completion, ModelError> {
         let mut assembly = Assembly::default();
         for event in events {
-            assembly.add(event)?;
+            assembly.add(event, &mut Vec::new())?;
         }
         assembly.complete()
     }
@@ -194,6 +232,43 @@ mod tests {
     }
 
     #[test]
+    fn a_call_is_told_once_its_name_is_whole_and_joined_it_is_the_call() {
+        let events = [
+            fragment(Some(0), Some("a"), Some("list_"), ""),
+            fragment(Some(0), None, Some("tasks"), ""),
+            fragment(Some(0), None, None, "{\"a\""),
+            fragment(Some(1), Some("b"), Some("end"), ""),
+            fragment(Some(0), None, None, ":1}"),
+            Event::Call(ToolCall { name: "x".to_owned(), arguments: "{}".to_owned(), ..ToolCall::default() }),
+            fragment(Some(3), None, Some("last"), ""),
+            END,
+        ];
+        let (mut assembly, mut told) = (Assembly::default(), Vec::new());
+        for event in events {
+            assembly.add(event, &mut told).unwrap();
+        }
+        let begins = |at, id: &str, name: &str| {
+            let (id, name) = (id.to_owned(), name.to_owned());
+            Piece::Call { at, id, name, signature: None }
+        };
+        let goes_on = |at, json: &str| Piece::Arguments { at, json: json.to_owned() };
+        let wanted = [
+            begins(0, "a", "list_tasks"),
+            goes_on(0, "{\"a\""),
+            goes_on(0, ":1}"),
+            begins(1, "b", "end"),
+            begins(2, "call_2", "x"),
+            goes_on(2, "{}"),
+            begins(3, "call_3", "last"),
+        ];
+        assert_eq!(told, wanted);
+        let whole = assembly.complete().unwrap();
+        let calls: Vec<(&str, &str)> =
+            whole.calls.iter().map(|call| (call.name.as_str(), call.arguments.as_str())).collect();
+        assert_eq!(calls, [("list_tasks", "{\"a\":1}"), ("end", ""), ("x", "{}"), ("last", "")]);
+    }
+
+    #[test]
     fn usage_comes_together_field_by_field() {
         let usage = |prompt_tokens, completion_tokens, total_tokens| {
             Event::Usage(Usage { prompt_tokens, completion_tokens, total_tokens })
@@ -201,7 +276,7 @@ mod tests {
         let mut assembly = Assembly::default();
         assert_eq!(assembly.usage(), Usage::default());
         for event in [usage(Some(0), None, None), usage(None, Some(3), None), usage(None, Some(7), None)] {
-            assembly.add(event).unwrap();
+            assembly.add(event, &mut Vec::new()).unwrap();
         }
         assert_eq!(assembly.usage(), Usage { prompt_tokens: Some(0), completion_tokens: Some(7), total_tokens: None });
     }
@@ -215,7 +290,8 @@ mod tests {
 
     #[test]
     fn who_declines_has_refused_however_it_ends() {
-        assert_eq!(assemble([Event::Declined, Event::Finish(Finish::Stop)]).unwrap().finish, Finish::Refused);
+        let told = assemble([Event::Declined("no".to_owned()), Event::Finish(Finish::Stop)]).unwrap();
+        assert_eq!((told.finish, told.refusal.as_str()), (Finish::Refused, "no"));
     }
 
     #[test]

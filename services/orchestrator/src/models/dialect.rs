@@ -95,7 +95,17 @@ impl Dialect {
         match self {
             Dialect::OpenAi(cap) => openai::body(call, model, cap, streamed),
             Dialect::Anthropic => anthropic::body(call, model, streamed),
-            Dialect::Gemini => gemini::body(call),
+            Dialect::Gemini => gemini::body(call, model),
+        }
+    }
+
+    /// What a client asks for that cannot be said in this dialect, by OpenAI's name for it.
+    pub fn lacks(self, call: &Call<'_>) -> Option<&'static str> {
+        let wants = call.wants?;
+        match self {
+            Dialect::OpenAi(_) => None,
+            Dialect::Anthropic => anthropic::lacks(wants),
+            Dialect::Gemini => gemini::lacks(wants),
         }
     }
 
@@ -127,8 +137,41 @@ impl Dialect {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::models::Aim;
+    use crate::models::wants::{Effort, Format, Wants};
 
     const OPENAI: Dialect = Dialect::OpenAi(Cap::MaxTokens);
+
+    #[test]
+    fn what_a_dialect_has_no_word_for_is_named() {
+        let lacking = |dialect: Dialect, wants: Wants| {
+            let (messages, tools, aim) = (&[][..], &[][..], Aim::Answer);
+            let wants = Some(&wants);
+            dialect.lacks(&Call { model: "m", messages, tools, may_call: true, output_tokens: 1, aim, wants })
+        };
+        let cases: [(fn(&mut Wants), &str, [bool; 2]); 9] = [
+            (|wants| wants.temperature = Some(1.5), "temperature", [true, false]),
+            (|wants| wants.temperature = Some(1.0), "temperature", [false, false]),
+            (|wants| wants.presence_penalty = Some(0.1), "presence_penalty", [true, false]),
+            (|wants| wants.frequency_penalty = Some(-0.1), "frequency_penalty", [true, false]),
+            (|wants| wants.frequency_penalty = Some(0.0), "frequency_penalty", [false, false]),
+            (|wants| wants.seed = Some(1), "seed", [true, false]),
+            (|wants| wants.format = Format::Json, "response_format", [true, false]),
+            (|wants| wants.effort = Some(Effort::Minimal), "reasoning_effort", [true, false]),
+            (|wants| wants.parallel = Some(false), "parallel_tool_calls", [false, true]),
+        ];
+        for (change, name, lacks) in cases {
+            let wants = || {
+                let mut wants = Wants::default();
+                change(&mut wants);
+                wants
+            };
+            let named = |is_lacking: bool| is_lacking.then_some(name);
+            assert_eq!(lacking(OPENAI, wants()), None, "{name}");
+            assert_eq!(lacking(Dialect::Anthropic, wants()), named(lacks[0]), "{name}");
+            assert_eq!(lacking(Dialect::Gemini, wants()), named(lacks[1]), "{name}");
+        }
+    }
 
     #[test]
     fn a_base_url_may_be_given_with_or_without_its_version() {

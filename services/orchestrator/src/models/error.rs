@@ -57,8 +57,8 @@ pub enum ModelError {
     /// The answer broke off or made no sense.
     #[error("the model's provider broke off; try again")]
     Interrupted(Break),
-    /// The caller has left; nobody reads this.
-    #[error("the caller has left")]
+    /// The caller has left, or stopped it.
+    #[error("the answer was stopped")]
     Left,
 }
 

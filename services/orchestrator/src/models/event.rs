@@ -13,8 +13,8 @@ pub enum Event {
     Fragment(Fragment),
     /// A whole tool call.
     Call(ToolCall),
-    /// The model declines.
-    Declined,
+    /// The model declines, with these words.
+    Declined(String),
     /// Tokens, as far as they are known now.
     Usage(Usage),
     /// The answer is whole; only its usage may still come.
@@ -27,12 +27,12 @@ impl Event {
     /// About how many tokens the model wrote for it.
     pub fn tokens(&self) -> i64 {
         match self {
-            Event::Text(text) | Event::Reasoning(text) => about(text),
+            Event::Text(text) | Event::Reasoning(text) | Event::Declined(text) => about(text),
             Event::Fragment(fragment) => {
                 about(fragment.name.as_deref().unwrap_or_default()) + about(&fragment.arguments)
             }
             Event::Call(call) => about(&call.name) + about(&call.arguments),
-            Event::Declined | Event::Usage(_) | Event::Finish(_) | Event::End => 0,
+            Event::Usage(_) | Event::Finish(_) | Event::End => 0,
         }
     }
 }

@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use weft_core::Clock;
 
+use super::wants::{Effort, Format, Schema, ToolChoice};
 use super::*;
 
 /// Vendor, the model that is asked for, and the cases besides the common ones.
@@ -20,9 +21,9 @@ const VENDORS: [(&str, &str, &[&str]); 4] = [
     ("gemini", "gemini-2.0-flash", &["blocked"]),
 ];
 /// What every dialect has to stand.
-const CASES: [&str; 6] = ["plain", "stream", "tool_call", "error", "cut", "hang"];
+const CASES: [&str; 7] = ["plain", "stream", "tool_call", "wants", "error", "cut", "hang"];
 /// These are asked without a listener, so they are not streamed.
-const PLAIN: [&str; 3] = ["plain", "error", "blocked"];
+const PLAIN: [&str; 4] = ["plain", "wants", "error", "blocked"];
 
 #[tokio::test]
 async fn every_dialect_is_spoken_to_the_byte() {
@@ -78,11 +79,14 @@ async fn exchange(vendor: &str, model: &str, case: &str, transcript: &Transcript
     let url = format!("http://{}", listener.local_addr().unwrap());
     let models = models(vendor, &url);
     let messages = conversation(case == "tool_call");
-    let (create, list) = tools();
+    let (mut create, list) = tools();
+    let wants = (case == "wants").then(|| wants(vendor));
+    create.strict = wants.as_ref().map(|_| true);
     let tools = [&create, &list];
-    let tools: &[&ToolSpec] = if case == "tool_call" { &tools } else { &[] };
-    let call =
-        Call { model, messages: &messages, tools, may_call: true, output_tokens: 256, aim: crate::models::Aim::Answer };
+    let tools: &[&ToolSpec] = if matches!(case, "tool_call" | "wants") { &tools } else { &[] };
+    let (messages, wants) = (&messages, wants.as_ref());
+    let call = Call { model, messages, tools, may_call: true, output_tokens: 256, aim: Aim::Answer, wants };
+    assert_eq!(models.lacks(model, false, &call), Ok(None), "{vendor}");
     let (sender, mut pieces) = mpsc::channel(64);
     let reader = Some(sender).filter(|_| !PLAIN.contains(&case));
     let mut speaker = reader.map_or_else(Speaker::collecting, Speaker::telling);
@@ -115,6 +119,25 @@ fn models(vendor: &str, url: &str) -> Models {
     Models::new(&config, Clock::System).unwrap()
 }
 
+/// All that a client may ask for and the vendor's dialect has a word for.
+fn wants(vendor: &str) -> Wants {
+    let schema = json!({"type": "object", "properties": {"day": {"type": "string"}}, "additionalProperties": false});
+    let (name, description, strict) = ("day".to_owned(), "A day.".to_owned(), Some(true));
+    let is_anthropic = vendor == "anthropic";
+    Wants {
+        temperature: Some(0.5),
+        top_p: Some(1.0),
+        presence_penalty: Some(if is_anthropic { 0.0 } else { -1.5 }),
+        frequency_penalty: (!is_anthropic).then_some(0.25),
+        stop: vec!["END".to_owned(), "\"".to_owned()],
+        seed: (!is_anthropic).then_some(7),
+        choice: ToolChoice::Named("create_task".to_owned()),
+        parallel: (vendor != "gemini").then_some(false),
+        format: Format::Schema(Schema { name, description, schema, strict }),
+        effort: Some(Effort::Low),
+    }
+}
+
 /// A question; or a round of tools in the middle of an answer.
 fn conversation(with_tools: bool) -> Vec<Message> {
     let mut messages = vec![
@@ -145,8 +168,13 @@ fn tools() -> (ToolSpec, ToolSpec) {
         json!({"type": "object", "properties": {"title": title}, "required": ["title"], "additionalProperties": false});
     let nothing = json!({"type": "object", "properties": {}, "additionalProperties": false});
     (
-        ToolSpec { name: "create_task", description: "Creates a task.", parameters },
-        ToolSpec { name: "list_tasks", description: "Lists the tasks.", parameters: nothing },
+        ToolSpec { name: "create_task".into(), description: "Creates a task.".into(), parameters, strict: None },
+        ToolSpec {
+            name: "list_tasks".into(),
+            description: "Lists the tasks.".into(),
+            parameters: nothing,
+            strict: None,
+        },
     )
 }
 

@@ -14,13 +14,16 @@ mod gemini;
 mod golden;
 pub mod offline;
 mod openai;
+pub mod piece;
 pub mod provider;
 mod refusal;
 pub mod speaker;
 mod turns;
 pub mod usage;
 pub mod vendor;
+pub mod wants;
 
+use std::borrow::Cow;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -37,10 +40,12 @@ use crate::plans::Template;
 pub use error::{Break, ModelError};
 pub use event::Finish;
 use offline::Offline;
+pub use piece::Piece;
 use provider::Provider;
 pub use speaker::Speaker;
 pub use usage::{Meter, Usage};
 use vendor::VENDORS;
+pub use wants::Wants;
 
 /// One message of a conversation with a model. It has no `Debug`: neither prompts nor what users write may reach a log.
 #[derive(Clone)]
@@ -81,12 +86,14 @@ pub struct ToolCall {
 
 /// A tool as a model sees it.
 pub struct ToolSpec {
-    /// Name, unique within an agent.
-    pub name: &'static str,
+    /// Name, unique within an agent or a request.
+    pub name: Cow<'static, str>,
     /// What it does and when to use it.
-    pub description: &'static str,
+    pub description: Cow<'static, str>,
     /// JSON schema of its arguments.
     pub parameters: Value,
+    /// Whether the arguments have to fit the schema; None: as the provider usually does.
+    pub strict: Option<bool>,
 }
 
 /// One of the words that an answer may be, when a model has to choose.
@@ -112,6 +119,8 @@ pub struct Call<'a> {
     pub output_tokens: u32,
     /// What it is for.
     pub aim: Aim<'a>,
+    /// What a client asks for besides; None: nothing, it is a call of ours.
+    pub wants: Option<&'a Wants>,
 }
 
 /// What a call is for. The prompt says so too: a provider's model reads that, the built-in one reads this.
@@ -144,6 +153,8 @@ pub struct Said {
 pub struct Completion {
     /// Its text; the [`Speaker`] has already said it.
     pub text: String,
+    /// Why it declined, in its own words; empty if it did not.
+    pub refusal: String,
     /// What it thought aloud; nobody is told.
     pub reasoning: String,
     /// The tools it wants called.
@@ -213,6 +224,20 @@ impl Models {
         };
         measure(answering, begun, &outcome, &speaker.meter().answers()[answered_before..]);
         outcome
+    }
+
+    /// The parameter of a client's that the model's provider knows nothing like, by OpenAI's name; None: there is none.
+    /// `over_own`: the call goes over a key of the account's own.
+    ///
+    /// # Errors
+    /// As [`Models::answering`].
+    pub fn lacks(&self, model: &str, over_own: bool, call: &Call<'_>) -> Result<Option<&'static str>, ModelError> {
+        let dialect = if over_own {
+            vendor::of_own_key(model).map(|(vendor, _)| vendor.dialect)
+        } else {
+            self.provider(model)?.map(|(provider, _)| provider.dialect())
+        };
+        Ok(dialect.and_then(|dialect| dialect.lacks(call)))
     }
 
     /// Whose own key a call for this model would go over; None: nobody's.

@@ -20,7 +20,7 @@ use crate::models::embedding::{self, Texts};
 use crate::models::event::Event;
 use crate::models::openai::Cap;
 use crate::models::vendor::Vendor;
-use crate::models::{Break, Call, Completion, Meter, ModelError, Speaker, refusal};
+use crate::models::{Break, Call, Completion, Meter, ModelError, Piece, Speaker, refusal};
 
 /// Pauses before the retries, where the provider does not say how long.
 const RETRY_PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_millis(600)];
@@ -124,6 +124,11 @@ impl Provider {
     /// The vendor's name.
     pub fn name(&self) -> &'static str {
         self.vendor.name
+    }
+
+    /// What it speaks.
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
     }
 
     /// Whether the operator has set its URL: only they know its models.
@@ -256,8 +261,11 @@ async fn read_whole(dialect: Dialect, body: &[u8], speaker: &mut Speaker) -> Res
     for event in dialect.whole(body)? {
         answer.add(event)?;
     }
-    let whole = answer.assembly.complete()?;
-    speaker.say(&whole.text).await?;
+    let Answer { assembly, told, .. } = answer;
+    let whole = assembly.complete()?;
+    for piece in told {
+        speaker.tell(piece).await?;
+    }
     Ok(whole)
 }
 
@@ -270,24 +278,31 @@ async fn read_events(
     let mut events = std::pin::pin!(by_lines(bytes).eventsource());
     let mut answer = Answer::new(dialect, speaker.meter().clone());
     let left = speaker.left();
-    loop {
+    let mut left = std::pin::pin!(left.cancelled());
+    'reading: loop {
         let event = tokio::select! {
             biased;
-            () = left.cancelled() => None,
+            () = &mut left => None,
             event = events.next() => Some(event),
         };
         let Some(event) = event else { break };
-        let Some(text) = answer.next(event)? else { return answer.assembly.complete() };
-        match speaker.say(&text).await {
-            Err(ModelError::Left) => break,
-            said => said?,
+        let goes_on = answer.next(event)?;
+        for piece in answer.told.drain(..) {
+            match speaker.tell(piece).await {
+                Err(ModelError::Left) => break 'reading,
+                said => said?,
+            }
+        }
+        if !goes_on {
+            return answer.assembly.complete();
         }
     }
     let until = Instant::now() + ARRIVED_MOST;
     while let Ok(event) = timeout_at(until.min(Instant::now() + ARRIVED_SILENCE), events.next()).await {
-        if answer.next(event)?.is_none() {
+        if !answer.next(event)? {
             break;
         }
+        answer.told.clear();
     }
     Err(ModelError::Left)
 }
@@ -297,6 +312,8 @@ struct Answer {
     dialect: Dialect,
     assembly: Assembly,
     meter: Meter,
+    /// What can be passed on and was not yet.
+    told: Vec<Piece>,
 }
 
 /// What a stream of server-sent events gives.
@@ -304,34 +321,36 @@ type Sent = Option<Result<eventsource_stream::Event, EventStreamError<ModelError
 
 impl Answer {
     fn new(dialect: Dialect, meter: Meter) -> Answer {
-        Answer { dialect, assembly: Assembly::default(), meter }
+        Answer { dialect, assembly: Assembly::default(), meter, told: Vec::new() }
     }
 
-    /// The text in the next event; None at the end.
-    fn next(&mut self, event: Sent) -> Result<Option<String>, ModelError> {
+    /// Reads the next event; false at the end.
+    fn next(&mut self, event: Sent) -> Result<bool, ModelError> {
         let event = match event {
-            None => return Ok(None),
+            None => return Ok(false),
             Some(Ok(event)) => event,
             // The answer was complete; only its formal end is missing.
-            Some(Err(_)) if self.assembly.is_finished() => return Ok(None),
+            Some(Err(_)) if self.assembly.is_finished() => return Ok(false),
             Some(Err(EventStreamError::Transport(error))) => return Err(error),
             Some(Err(_)) => return Err(ModelError::Interrupted(Break::Malformed)),
         };
-        let mut said = String::new();
         for event in self.dialect.chunk(event.data.as_bytes())? {
             if matches!(event, Event::End) {
-                return Ok(None);
+                return Ok(false);
             }
-            said.push_str(&self.add(event)?);
+            self.add(event)?;
         }
-        Ok(Some(said))
+        Ok(true)
     }
 
-    fn add(&mut self, event: Event) -> Result<String, ModelError> {
+    fn add(&mut self, event: Event) -> Result<(), ModelError> {
         self.meter.deliver(event.tokens());
-        let text = self.assembly.add(event)?;
-        self.meter.set(self.assembly.usage());
-        Ok(text)
+        let is_usage = matches!(event, Event::Usage(_));
+        self.assembly.add(event, &mut self.told)?;
+        if is_usage {
+            self.meter.set(self.assembly.usage());
+        }
+        Ok(())
     }
 }
 

@@ -2,12 +2,13 @@
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::models::{Meter, ModelError};
+use crate::models::{Meter, ModelError, Piece};
 
 /// Collects what is said and passes it on if somebody listens. What was passed on, joined, is what was collected.
 pub struct Speaker {
-    listener: Option<mpsc::Sender<String>>,
+    listener: Listener,
     is_telling: bool,
+    told: usize,
     finishes: bool,
     left: CancellationToken,
     said: String,
@@ -15,12 +16,22 @@ pub struct Speaker {
     meter: Meter,
 }
 
+/// Who listens.
+enum Listener {
+    Nobody,
+    /// Who reads the text.
+    ToText(mpsc::Sender<String>),
+    /// Who takes everything.
+    ToAll(mpsc::Sender<Piece>),
+}
+
 impl Speaker {
     /// Nobody listens; the whole is wanted at the end.
     pub fn collecting() -> Speaker {
         Speaker {
-            listener: None,
+            listener: Listener::Nobody,
             is_telling: false,
+            told: 0,
             finishes: false,
             left: CancellationToken::new(),
             said: String::new(),
@@ -31,7 +42,12 @@ impl Speaker {
 
     /// Passes every piece on; a listener that is slow slows the model down.
     pub fn telling(listener: mpsc::Sender<String>) -> Speaker {
-        Speaker { listener: Some(listener), is_telling: true, ..Speaker::collecting() }
+        Speaker { listener: Listener::ToText(listener), is_telling: true, ..Speaker::collecting() }
+    }
+
+    /// The same with tool calls and refusals, and who says it all.
+    pub fn telling_all(listener: mpsc::Sender<Piece>) -> Speaker {
+        Speaker { listener: Listener::ToAll(listener), is_telling: true, ..Speaker::collecting() }
     }
 
     /// Stops when this happens: the caller has left.
@@ -69,6 +85,30 @@ impl Speaker {
         self.meter.clone()
     }
 
+    /// How many pieces were said or passed on: once there are more, an answer cannot be begun anew.
+    pub fn told(&self) -> usize {
+        self.told
+    }
+
+    /// Takes a piece of an answer: text is said, all else only passed on.
+    ///
+    /// # Errors
+    /// [`ModelError::Left`] if the listener has gone.
+    pub async fn tell(&mut self, piece: Piece) -> Result<(), ModelError> {
+        match piece {
+            Piece::Text(text) if text.is_empty() => Ok(()),
+            Piece::Text(text) => {
+                self.paragraph().await?;
+                self.pass_on(text).await
+            }
+            Piece::By(_) => self.send(piece).await,
+            Piece::Refusal(_) | Piece::Call { .. } | Piece::Arguments { .. } => {
+                self.told += 1;
+                self.send(piece).await
+            }
+        }
+    }
+
     /// Says a piece; nothing is nothing.
     ///
     /// # Errors
@@ -77,10 +117,8 @@ impl Speaker {
         if piece.is_empty() {
             return Ok(());
         }
-        if std::mem::take(&mut self.paused) && !self.said.is_empty() {
-            self.pass_on("\n\n").await?;
-        }
-        self.pass_on(piece).await
+        self.paragraph().await?;
+        self.pass_on(piece.to_owned()).await
     }
 
     /// The next piece begins a new paragraph: between the rounds of an answer.
@@ -98,14 +136,29 @@ impl Speaker {
         self.said
     }
 
-    async fn pass_on(&mut self, piece: &str) -> Result<(), ModelError> {
-        self.said.push_str(piece);
-        let Some(listener) = &self.listener else { return Ok(()) };
-        if listener.send(piece.to_owned()).await.is_ok() {
-            return Ok(());
+    async fn paragraph(&mut self) -> Result<(), ModelError> {
+        if std::mem::take(&mut self.paused) && !self.said.is_empty() {
+            self.pass_on("\n\n".to_owned()).await?;
         }
-        self.listener = None;
-        if self.finishes { Ok(()) } else { Err(ModelError::Left) }
+        Ok(())
+    }
+
+    async fn pass_on(&mut self, text: String) -> Result<(), ModelError> {
+        self.told += 1;
+        self.said.push_str(&text);
+        self.send(Piece::Text(text)).await
+    }
+
+    async fn send(&mut self, piece: Piece) -> Result<(), ModelError> {
+        let is_sent = match (&self.listener, piece) {
+            (Listener::ToText(listener), Piece::Text(text)) => listener.send(text).await.is_ok(),
+            (Listener::ToAll(listener), piece) => listener.send(piece).await.is_ok(),
+            (Listener::Nobody | Listener::ToText(_), _) => true,
+        };
+        if !is_sent {
+            self.listener = Listener::Nobody;
+        }
+        if is_sent || self.finishes { Ok(()) } else { Err(ModelError::Left) }
     }
 }
 

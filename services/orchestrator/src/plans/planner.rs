@@ -54,6 +54,7 @@ impl Planner<'_> {
                 may_call: false,
                 output_tokens: self.output_tokens,
                 aim: Aim::Plan(&templates),
+                wants: None,
             };
             let mut unheard = Speaker::collecting().until(speaker.left());
             let asked = self.asker.ask(&self.agent.name, &call, &mut unheard).await?;

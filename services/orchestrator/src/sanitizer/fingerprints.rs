@@ -118,7 +118,7 @@ pub fn definitions(agent: &Agent) -> Vec<String> {
     let mut texts: Vec<String> =
         [written, sorted, named].map(|form| specs().map(form).collect::<Vec<_>>().join(",")).to_vec();
     for spec in specs() {
-        texts.push(spec.description.to_owned());
+        texts.push(spec.description.to_string());
         texts.push(format!("{}: {}", spec.name, spec.description));
         add_descriptions(&spec.parameters, &mut texts);
     }
@@ -126,7 +126,7 @@ pub fn definitions(agent: &Agent) -> Vec<String> {
 }
 
 /// A tool in the order of the OpenAI dialect.
-fn written(ToolSpec { name, description, parameters }: &ToolSpec) -> String {
+fn written(ToolSpec { name, description, parameters, .. }: &ToolSpec) -> String {
     let (name, description) = (json!(name), json!(description));
     format!(
         r#"{{"type":"function","function":{{"name":{name},"description":{description},"parameters":{parameters}}}}}"#
@@ -134,13 +134,13 @@ fn written(ToolSpec { name, description, parameters }: &ToolSpec) -> String {
 }
 
 /// The same in the order of the alphabet, as programs write it.
-fn sorted(ToolSpec { name, description, parameters }: &ToolSpec) -> String {
+fn sorted(ToolSpec { name, description, parameters, .. }: &ToolSpec) -> String {
     let function = json!({"description": description, "name": name, "parameters": parameters});
     json!({"function": function, "type": "function"}).to_string()
 }
 
 /// Without what is around it, as other dialects have it.
-fn named(ToolSpec { name, description, parameters }: &ToolSpec) -> String {
+fn named(ToolSpec { name, description, parameters, .. }: &ToolSpec) -> String {
     format!(r#"{{"name":{},"description":{},"input_schema":{parameters}}}"#, json!(name), json!(description))
 }
 

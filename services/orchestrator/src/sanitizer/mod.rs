@@ -5,6 +5,7 @@
 mod automaton;
 mod fingerprints;
 mod normal;
+mod parts;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,9 @@ use self::stream::Stream;
 use self::thoughts::Thoughts;
 use crate::agents::{Agent, Registries};
 use crate::error::Error;
+use crate::models::{Completion, Piece, ToolCall};
+
+pub use self::parts::{CallPart, Part, Parts};
 
 /// What an agent answers, before anybody has looked whether it may be told.
 pub struct Unchecked(ChatResponse);
@@ -103,6 +107,25 @@ impl Sanitizer {
         let stream = Stream::new(Arc::clone(&self.automaton));
         let open = Some((Thoughts::new(), stream));
         (sender, Pieces { sanitizer: self.clone(), unchecked, open, told: String::new() })
+    }
+
+    /// Checks a completion that is told piece by piece: the sender takes the pieces.
+    pub fn parts(&self, waiting: usize) -> (mpsc::Sender<Piece>, Parts) {
+        let (sender, unchecked) = mpsc::channel(waiting);
+        (sender, Parts::new(self.clone(), unchecked))
+    }
+
+    /// Checks a completion that is told at once.
+    pub fn check_completion(&self, mut completion: Completion) -> Completion {
+        let content = &self.findings.content;
+        completion.text = self.clean(&completion.text, content);
+        completion.refusal = self.clean(&completion.refusal, content);
+        for ToolCall { id, name, arguments, .. } in &mut completion.calls {
+            *id = self.clean(id, &self.findings.action);
+            *name = self.clean(name, &self.findings.action);
+            *arguments = self.clean(arguments, &self.findings.action);
+        }
+        completion
     }
 
     fn check_actions(&self, mut response: ChatResponse) -> ChatResponse {

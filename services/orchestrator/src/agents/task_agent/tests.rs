@@ -46,7 +46,7 @@ fn titles(result: &Value) -> Vec<&str> {
 #[test]
 fn there_are_eight_tools() {
     let agent = agent();
-    let names: Vec<&str> = agent.tools.iter().map(|tool| tool.spec.name).collect();
+    let names: Vec<&str> = agent.tools.iter().map(|tool| &*tool.spec.name).collect();
     assert_eq!(
         names,
         [

@@ -6,7 +6,8 @@ use serde_json::Value;
 use self::wire::{Answer, Block, Chunk, Delta, Tokens};
 use crate::models::event::{Event, Finish, Fragment};
 use crate::models::usage::sum;
-use crate::models::{Break, Call, ModelError, ToolCall, Usage};
+use crate::models::wants::{Effort, Format};
+use crate::models::{Break, Call, ModelError, ToolCall, Usage, Wants};
 
 /// The version of the dialect, for the header `anthropic-version`.
 pub const VERSION: &str = "2023-06-01";
@@ -17,6 +18,21 @@ pub const VERSION: &str = "2023-06-01";
 /// None in practice: everything in it can be written as JSON.
 pub fn body(call: &Call<'_>, model: &str, streamed: bool) -> serde_json::Result<Vec<u8>> {
     wire::body(call, model, streamed)
+}
+
+/// What a client asks for that the dialect has no word for, by OpenAI's name.
+pub fn lacks(wants: &Wants) -> Option<&'static str> {
+    let is_set = |penalty: Option<f64>| penalty.is_some_and(|penalty| penalty != 0.0);
+    let lacking = [
+        // Half of OpenAI's range.
+        (wants.temperature.is_some_and(|temperature| temperature > 1.0), "temperature"),
+        (is_set(wants.presence_penalty), "presence_penalty"),
+        (is_set(wants.frequency_penalty), "frequency_penalty"),
+        (wants.seed.is_some(), "seed"),
+        (matches!(wants.format, Format::Json), "response_format"),
+        (wants.effort == Some(Effort::Minimal), "reasoning_effort"),
+    ];
+    lacking.into_iter().find(|(lacks, _)| *lacks).map(|(_, name)| name)
 }
 
 /// What one event of a streamed answer says.

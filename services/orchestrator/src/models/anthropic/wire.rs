@@ -6,7 +6,8 @@ use serde_json::{Map, Value};
 
 use crate::models::turns::{Conversation, Part, Turn};
 use crate::models::usage::count;
-use crate::models::{Call, ToolSpec};
+use crate::models::wants::{Effort, Format, Schema, ToolChoice};
+use crate::models::{Call, ToolSpec, Wants};
 
 #[derive(Serialize)]
 struct Request<'a> {
@@ -18,7 +19,15 @@ struct Request<'a> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tools: Vec<OutTool<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    tool_choice: Option<OutChoice>,
+    tool_choice: Option<OutChoice<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    temperature: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top_p: Option<f64>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    stop_sequences: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output_config: Option<OutConfig<'a>>,
     stream: bool,
 }
 
@@ -41,11 +50,31 @@ struct OutTool<'a> {
     name: &'a str,
     description: &'a str,
     input_schema: &'a Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    strict: Option<bool>,
 }
 
 #[derive(Serialize)]
-struct OutChoice {
+struct OutChoice<'a> {
     r#type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disable_parallel_tool_use: Option<bool>,
+}
+
+#[derive(Serialize)]
+struct OutConfig<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    effort: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    format: Option<OutFormat<'a>>,
+}
+
+#[derive(Serialize)]
+struct OutFormat<'a> {
+    r#type: &'static str,
+    schema: &'a Value,
 }
 
 /// A call in the dialect, for the model as its provider names it.
@@ -54,6 +83,7 @@ struct OutChoice {
 /// None in practice: everything in it can be written as JSON.
 pub fn body(call: &Call<'_>, model: &str, stream: bool) -> serde_json::Result<Vec<u8>> {
     let conversation = Conversation::of(call.messages);
+    let wants = call.wants;
     serde_json::to_vec(&Request {
         model,
         max_tokens: call.output_tokens,
@@ -61,10 +91,34 @@ pub fn body(call: &Call<'_>, model: &str, stream: bool) -> serde_json::Result<Ve
         messages: conversation.turns.iter().map(out_turn).collect(),
         tools: call.tools.iter().map(|spec| out_tool(spec)).collect(),
         // Without tools the parameter is an error.
-        tool_choice: (!call.tools.is_empty())
-            .then_some(OutChoice { r#type: if call.may_call { "auto" } else { "none" } }),
+        tool_choice: (!call.tools.is_empty()).then(|| out_choice(call)),
+        temperature: wants.and_then(|wants| wants.temperature),
+        top_p: wants.and_then(|wants| wants.top_p),
+        stop_sequences: wants.map_or(&[][..], |wants| &wants.stop[..]),
+        output_config: wants.and_then(out_config),
         stream,
     })
+}
+
+fn out_choice<'a>(call: &'a Call<'a>) -> OutChoice<'a> {
+    let (kind, name) = match call.wants.map(|wants| &wants.choice) {
+        _ if !call.may_call => ("none", None),
+        Some(ToolChoice::None) => ("none", None),
+        Some(ToolChoice::Required) => ("any", None),
+        Some(ToolChoice::Named(name)) => ("tool", Some(name.as_str())),
+        Some(ToolChoice::Auto) | None => ("auto", None),
+    };
+    let is_one_by_one = kind != "none" && call.wants.and_then(|wants| wants.parallel) == Some(false);
+    OutChoice { r#type: kind, name, disable_parallel_tool_use: is_one_by_one.then_some(true) }
+}
+
+fn out_config(wants: &Wants) -> Option<OutConfig<'_>> {
+    let format = match &wants.format {
+        Format::Schema(Schema { schema, .. }) => Some(OutFormat { r#type: "json_schema", schema }),
+        Format::Text | Format::Json => None,
+    };
+    let effort = wants.effort.map(Effort::name);
+    (effort.is_some() || format.is_some()).then_some(OutConfig { effort, format })
 }
 
 fn out_turn<'a>(turn: &Turn<'a>) -> OutTurn<'a> {
@@ -85,7 +139,8 @@ fn out_block<'a>(part: &Part<'a>) -> OutBlock<'a> {
 }
 
 fn out_tool<'a>(spec: &'a ToolSpec) -> OutTool<'a> {
-    OutTool { name: spec.name, description: spec.description, input_schema: &spec.parameters }
+    let ToolSpec { name, description, parameters, strict } = spec;
+    OutTool { name, description, input_schema: parameters, strict: *strict }
 }
 
 /// A plain answer.

@@ -4,14 +4,19 @@ mod wire;
 use self::wire::{Answer, Candidate, Part, Tokens};
 use crate::models::event::{Event, Finish};
 use crate::models::usage::sum;
-use crate::models::{Break, Call, ModelError, ToolCall, Usage};
+use crate::models::{Break, Call, ModelError, ToolCall, Usage, Wants};
 
-/// The body of a request; the model is in its URL.
+/// The body of a request. The model is in its URL, but has a say in how some things are written.
 ///
 /// # Errors
 /// None in practice: everything in it can be written as JSON.
-pub fn body(call: &Call<'_>) -> serde_json::Result<Vec<u8>> {
-    wire::body(call)
+pub fn body(call: &Call<'_>, model: &str) -> serde_json::Result<Vec<u8>> {
+    wire::body(call, model)
+}
+
+/// What a client asks for that the dialect has no word for, by OpenAI's name.
+pub fn lacks(wants: &Wants) -> Option<&'static str> {
+    (wants.parallel == Some(false)).then_some("parallel_tool_calls")
 }
 
 /// What one chunk of a streamed answer says.

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::models::turns::{self, Conversation, Turn};
 use crate::models::usage::count;
+use crate::models::wants::{Effort, Format, Schema, ToolChoice};
 use crate::models::{Call, ToolSpec};
 
 #[derive(Serialize)]
@@ -18,7 +19,7 @@ struct Request<'a> {
     tools: Vec<OutTools<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tool_config: Option<Value>,
-    generation_config: OutLimits,
+    generation_config: OutLimits<'a>,
 }
 
 #[derive(Serialize)]
@@ -65,30 +66,102 @@ struct OutTool<'a> {
     description: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     parameters: Option<Value>,
+    #[serde(rename = "parametersJsonSchema", skip_serializing_if = "Option::is_none")]
+    json_schema: Option<&'a Value>,
+}
+
+#[derive(Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct OutLimits<'a> {
+    max_output_tokens: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    temperature: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top_p: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    presence_penalty: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    frequency_penalty: Option<f64>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    stop_sequences: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_mime_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_json_schema: Option<&'a Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thinking_config: Option<OutThinking>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct OutLimits {
-    max_output_tokens: u32,
+enum OutThinking {
+    ThinkingLevel(&'static str),
+    ThinkingBudget(u32),
 }
 
 /// A call in the dialect.
 ///
 /// # Errors
 /// None in practice: everything in it can be written as JSON.
-pub fn body(call: &Call<'_>) -> serde_json::Result<Vec<u8>> {
+pub fn body(call: &Call<'_>, model: &str) -> serde_json::Result<Vec<u8>> {
     let conversation = Conversation::of(call.messages);
     let system = conversation.system.as_str();
-    let declarations: Vec<OutTool<'_>> = call.tools.iter().map(|spec| out_tool(spec)).collect();
+    let is_clients = call.wants.is_some();
+    let declarations: Vec<OutTool<'_>> = call.tools.iter().map(|spec| out_tool(spec, is_clients)).collect();
     let has_tools = !declarations.is_empty();
-    let mode = if call.may_call { "AUTO" } else { "NONE" };
     serde_json::to_vec(&Request {
         system_instruction: (!system.is_empty()).then(|| OutContent { role: None, parts: vec![OutPart::Text(system)] }),
         contents: conversation.turns.iter().map(out_turn).collect(),
         tools: if has_tools { vec![OutTools { function_declarations: declarations }] } else { Vec::new() },
-        tool_config: has_tools.then(|| json!({"functionCallingConfig": {"mode": mode}})),
-        generation_config: OutLimits { max_output_tokens: call.output_tokens },
+        tool_config: has_tools.then(|| json!({"functionCallingConfig": calling(call)})),
+        generation_config: limits(call, model),
+    })
+}
+
+/// Which tools may be called, or have to be.
+fn calling(call: &Call<'_>) -> Value {
+    let is_strict = call.tools.iter().any(|spec| spec.strict == Some(true));
+    match call.wants.map(|wants| &wants.choice) {
+        _ if !call.may_call => json!({"mode": "NONE"}),
+        Some(ToolChoice::None) => json!({"mode": "NONE"}),
+        Some(ToolChoice::Required) => json!({"mode": "ANY"}),
+        Some(ToolChoice::Named(name)) => json!({"mode": "ANY", "allowedFunctionNames": [name]}),
+        Some(ToolChoice::Auto) if is_strict => json!({"mode": "VALIDATED"}),
+        Some(ToolChoice::Auto) | None => json!({"mode": "AUTO"}),
+    }
+}
+
+fn limits<'a>(call: &Call<'a>, model: &str) -> OutLimits<'a> {
+    let max_output_tokens = call.output_tokens;
+    let Some(wants) = call.wants else { return OutLimits { max_output_tokens, ..OutLimits::default() } };
+    OutLimits {
+        max_output_tokens,
+        temperature: wants.temperature,
+        top_p: wants.top_p,
+        presence_penalty: wants.presence_penalty,
+        frequency_penalty: wants.frequency_penalty,
+        stop_sequences: &wants.stop,
+        seed: wants.seed,
+        response_mime_type: (!wants.format.is_text()).then_some("application/json"),
+        response_json_schema: match &wants.format {
+            Format::Schema(Schema { schema, .. }) => Some(schema),
+            Format::Text | Format::Json => None,
+        },
+        thinking_config: wants.effort.map(|effort| thinking(effort, model)),
+    }
+}
+
+/// Models before Gemini 3 have a number of tokens for it, later ones a word.
+fn thinking(effort: Effort, model: &str) -> OutThinking {
+    if !model.starts_with("gemini-2") {
+        return OutThinking::ThinkingLevel(effort.name());
+    }
+    OutThinking::ThinkingBudget(match effort {
+        Effort::Minimal | Effort::Low => 1_024,
+        Effort::Medium => 8_192,
+        Effort::High => 24_576,
     })
 }
 
@@ -124,13 +197,16 @@ fn object(content: &str) -> Map<String, Value> {
     }
 }
 
-fn out_tool<'a>(spec: &'a ToolSpec) -> OutTool<'a> {
+/// A client's schema goes as it is; ours are written in the subset that every model of the provider reads.
+fn out_tool(spec: &ToolSpec, is_clients: bool) -> OutTool<'_> {
+    let (name, description) = (&*spec.name, &*spec.description);
     // An object without properties is refused.
     let has_properties = spec.parameters["properties"].as_object().is_some_and(|properties| !properties.is_empty());
     OutTool {
-        name: spec.name,
-        description: spec.description,
-        parameters: has_properties.then(|| without_unknown(spec.parameters.clone())),
+        name,
+        description,
+        parameters: (has_properties && !is_clients).then(|| without_unknown(spec.parameters.clone())),
+        json_schema: (has_properties && is_clients).then_some(&spec.parameters),
     }
 }
 

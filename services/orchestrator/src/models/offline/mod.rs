@@ -1,5 +1,6 @@
 //! The built-in model for people without a key: it understands plain English sentences about tasks, projects,
 //! checkpoints and notes, calls the tools for them, and says honestly what it is otherwise. The same request always gives the same answer.
+mod complete;
 mod phrase;
 mod plan;
 mod reply;
@@ -31,6 +32,9 @@ impl Offline {
     /// # Errors
     /// [`ModelError::Left`] if the listener has gone; nothing else can fail.
     pub async fn ask(&self, call: &Call<'_>, speaker: &mut Speaker) -> Result<Completion, ModelError> {
+        if let Some(wants) = call.wants {
+            return complete::complete(call, wants, speaker).await;
+        }
         let (message, results) = exchange(call.messages);
         let today = Day::of_ms(self.clock.now_ms());
         match call.aim {

@@ -17,6 +17,14 @@ pub fn introduction() -> String {
         .to_owned()
 }
 
+/// What it is, to whom brings a conversation of their own.
+pub fn completion() -> String {
+    "I am Weft's built-in offline model, not a real language model, and cannot answer this. For real answers the operator \
+     sets OPENAI_API_KEY, ANTHROPIC_API_KEY, GEMINI_API_KEY or XAI_API_KEY, or OPENAI_BASE_URL for any server that speaks \
+     the OpenAI dialect."
+        .to_owned()
+}
+
 /// After a change that a tool made.
 pub fn changed(verb: &str, title: &str) -> String {
     format!("I {verb} “{title}”.")

@@ -76,7 +76,7 @@ fn delta(delta: Delta, events: &mut Vec<Event>) {
     let said = |text: Option<String>| text.filter(|text| !text.is_empty());
     events.extend(said(delta.reasoning_content).or(said(delta.reasoning)).map(Event::Reasoning));
     events.extend(said(delta.content).map(Event::Text));
-    events.extend(said(delta.refusal).map(|_| Event::Declined));
+    events.extend(said(delta.refusal).map(Event::Declined));
     events.extend(delta.tool_calls.unwrap_or_default().into_iter().map(|fragment| {
         let CallFragment { index, id, function } = fragment;
         let arguments = function.arguments.unwrap_or_default();
@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn a_refusal_is_noticed() {
         let told = json!({"choices": [{"delta": {"refusal": "no"}}]}).to_string();
-        assert_eq!(chunk(told.as_bytes()).unwrap(), [Event::Declined]);
+        assert_eq!(chunk(told.as_bytes()).unwrap(), [Event::Declined("no".to_owned())]);
     }
 
     #[test]
@@ -144,6 +144,7 @@ mod tests {
             may_call: false,
             output_tokens: 7,
             aim: crate::models::Aim::Answer,
+            wants: None,
         };
         let sent = |cap| serde_json::from_slice::<Value>(&body(&call, "y", cap, false).unwrap()).unwrap();
         let vendors = sent(Cap::MaxCompletionTokens);

@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use crate::models::openai::Cap;
 use crate::models::usage::count;
-use crate::models::{Call, Message, ToolCall, ToolSpec};
+use crate::models::wants::{Effort, Format, Schema, ToolChoice};
+use crate::models::{Call, Message, ToolCall, ToolSpec, Wants};
 
 /// The request.
 #[derive(Serialize)]
@@ -23,7 +24,60 @@ pub struct Request<'a> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tools: Vec<OutTool<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    tool_choice: Option<&'static str>,
+    tool_choice: Option<OutChoice<'a>>,
+    #[serde(flatten)]
+    wants: OutWants<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum OutChoice<'a> {
+    Word(&'static str),
+    Named { r#type: &'static str, function: OutName<'a> },
+}
+
+#[derive(Serialize)]
+struct OutName<'a> {
+    name: &'a str,
+}
+
+#[derive(Default, Serialize)]
+struct OutWants<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    temperature: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top_p: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    presence_penalty: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    frequency_penalty: Option<f64>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    stop: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parallel_tool_calls: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_format: Option<OutFormat<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_effort: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum OutFormat<'a> {
+    JsonObject,
+    JsonSchema { json_schema: OutSchema<'a> },
+}
+
+#[derive(Serialize)]
+struct OutSchema<'a> {
+    name: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    description: &'a str,
+    schema: &'a Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    strict: Option<bool>,
 }
 
 #[derive(Serialize)]
@@ -76,6 +130,8 @@ struct OutSpec<'a> {
     name: &'a str,
     description: &'a str,
     parameters: &'a Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    strict: Option<bool>,
 }
 
 /// A call in the dialect, for the model as its provider names it.
@@ -89,7 +145,42 @@ pub fn request<'a>(call: &'a Call<'a>, model: &'a str, cap: Cap, stream: bool) -
         stream_options: stream.then_some(StreamOptions { include_usage: true }),
         tools: call.tools.iter().map(|spec| out_tool(spec)).collect(),
         // Without tools the parameter is an error.
-        tool_choice: (!call.tools.is_empty()).then_some(if call.may_call { "auto" } else { "none" }),
+        tool_choice: (!call.tools.is_empty()).then(|| out_choice(call)),
+        wants: call.wants.map(|wants| out_wants(wants, !call.tools.is_empty())).unwrap_or_default(),
+    }
+}
+
+fn out_choice<'a>(call: &'a Call<'a>) -> OutChoice<'a> {
+    match call.wants.map(|wants| &wants.choice) {
+        _ if !call.may_call => OutChoice::Word("none"),
+        Some(ToolChoice::None) => OutChoice::Word("none"),
+        Some(ToolChoice::Required) => OutChoice::Word("required"),
+        Some(ToolChoice::Named(name)) => OutChoice::Named { r#type: "function", function: OutName { name } },
+        Some(ToolChoice::Auto) | None => OutChoice::Word("auto"),
+    }
+}
+
+fn out_wants(wants: &Wants, has_tools: bool) -> OutWants<'_> {
+    let Wants { temperature, top_p, presence_penalty, frequency_penalty, stop, seed, parallel, format, effort, .. } =
+        wants;
+    let response_format = match format {
+        Format::Text => None,
+        Format::Json => Some(OutFormat::JsonObject),
+        Format::Schema(Schema { name, description, schema, strict }) => {
+            Some(OutFormat::JsonSchema { json_schema: OutSchema { name, description, schema, strict: *strict } })
+        }
+    };
+    OutWants {
+        temperature: *temperature,
+        top_p: *top_p,
+        presence_penalty: *presence_penalty,
+        frequency_penalty: *frequency_penalty,
+        stop,
+        seed: *seed,
+        // Without tools the parameter is an error.
+        parallel_tool_calls: parallel.filter(|_| has_tools),
+        response_format,
+        reasoning_effort: effort.map(Effort::name),
     }
 }
 
@@ -110,8 +201,8 @@ fn out_call(call: &ToolCall) -> OutCall<'_> {
 }
 
 fn out_tool<'a>(spec: &'a ToolSpec) -> OutTool<'a> {
-    let ToolSpec { name, description, parameters } = spec;
-    OutTool { r#type: "function", function: OutSpec { name, description, parameters } }
+    let ToolSpec { name, description, parameters, strict } = spec;
+    OutTool { r#type: "function", function: OutSpec { name, description, parameters, strict: *strict } }
 }
 
 /// A plain answer, or one chunk of a streamed one: they differ in `message` and `delta` only.
