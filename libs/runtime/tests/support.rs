@@ -31,7 +31,9 @@ use weft_proto::identity::v1::{
     ReportUseRequest, ReportUseResponse, Revocation, UserProfile,
 };
 use weft_proto::orchestrator::v1::chat_service_server::{ChatService, ChatServiceServer};
-use weft_proto::orchestrator::v1::{ChatEvent, ChatRequest, ChatResponse, chat_event::Event};
+use weft_proto::orchestrator::v1::{
+    CancelChatRequest, CancelChatResponse, ChatEvent, ChatRequest, ChatResponse, ResumeChatRequest, chat_event::Event,
+};
 use weft_runtime::{Environment, Mesh, MeshConfig, Server, Shutdown, Tasks};
 
 /// Paths of the fake's RPCs.
@@ -315,7 +317,7 @@ impl ChatService for Fake {
     async fn stream_chat(&self, request: Request<ChatRequest>) -> Result<Response<Self::StreamChatStream>, Status> {
         let what = request.get_ref().message.clone();
         self.act(&request, if what == "hang before" { "hang" } else { "" }).await?;
-        let token = || ChatEvent { event: Some(Event::Token("hello".to_owned())) };
+        let token = || ChatEvent { id: String::new(), event: Some(Event::Token("hello".to_owned())) };
         let fake = self.clone();
         let rest = once(async move {
             // What is ready at once would travel together, and be lost together.
@@ -323,6 +325,19 @@ impl ChatService for Fake {
             fake.act(&request, &what).await.map(|()| token())
         });
         Ok(Response::new(iter([Ok(token())]).chain(rest).boxed()))
+    }
+
+    type ResumeChatStream = BoxStream<'static, Result<ChatEvent, Status>>;
+
+    async fn resume_chat(
+        &self,
+        _: Request<ResumeChatRequest>,
+    ) -> Result<Response<Self::ResumeChatStream>, Status> {
+        Err(Status::unimplemented("nothing is kept"))
+    }
+
+    async fn cancel_chat(&self, _: Request<CancelChatRequest>) -> Result<Response<CancelChatResponse>, Status> {
+        Err(Status::unimplemented("nothing is kept"))
     }
 }
 

@@ -94,7 +94,8 @@ async fn a_key_calls_what_it_may_until_it_is_revoked_and_a_flood_of_wrong_ones_c
 
     stub.script_for(SLOW, [Reply::text(&"word ".repeat(200)).delay(Duration::from_millis(100))]);
     let headers = [("content-type", "application/json")];
-    let program = Persona { tokens: json!({"access_token": good}), ..ana.clone() };
+    let mut program = ana.clone();
+    program.tokens = json!({"access_token": good});
     let mut stream = program.open(CHAT, &headers, question(SLOW, true).to_string().into()).await.unwrap();
     assert_eq!(stream.status().as_u16(), 200);
     stream.chunk().await.unwrap().expect("it has begun");
