@@ -55,9 +55,11 @@ struct Drive {
     url: String,
     #[arg(long, default_value = "POST")]
     method: Method,
-    /// JSON. `#` in it becomes a running number.
+    /// JSON. `#` in it becomes a number from 0 to below `numbers`, each in its turn.
     #[arg(long)]
     body: Option<String>,
+    #[arg(long, default_value_t = 1)]
+    numbers: u32,
     /// `name: value`.
     #[arg(long = "header")]
     headers: Vec<String>,
@@ -202,7 +204,7 @@ impl Plan {
             let mut request = self.client.request(self.drive.method.clone(), &self.drive.url);
             request = request.headers(self.headers.clone());
             if let Some(body) = &self.drive.body {
-                request = request.body(body.replace('#', &number.to_string()));
+                request = request.body(body.replace('#', &(number % self.drive.numbers.max(1)).to_string()));
             }
             let asked = Instant::now();
             let mut first = None;
