@@ -266,6 +266,41 @@ async fn accounting_on_postgresql_where_answers_are_finished() {
     the_ledger_is_the_meter(Options { postgres, ..Options::new(WEFT) }, "continue").await;
 }
 
+/// Nobody waits for a hold to expire in this time: none of them lives so short.
+const AT_ONCE: Duration = Duration::from_secs(5);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn accounting_of_readers_who_leave_right_behind_the_last_byte() {
+    const READERS: usize = 4;
+    const EACH: usize = 50;
+    let stub = LlmStub::start().await;
+    let (mesh, _products) = metered(Options::new(WEFT), &stub, "cancel").await;
+    let person = Persona::register(mesh.edge(), "adiuva", "payer@example.com").await;
+    let model = Kind::Stream.model();
+    stub.script_for(model, (0..READERS * EACH).map(|_| Reply::text("one two three").usage(7, 3)));
+    let body =
+        json!({"model": model, "stream": true, "max_tokens": 50, "messages": [{"role": "user", "content": "go on"}]});
+    let body = body.to_string().into_bytes();
+    let mut readers = JoinSet::new();
+    for _ in 0..READERS {
+        let (person, body) = (person.at(mesh.edge()), body.clone());
+        readers.spawn(async move {
+            for _ in 0..EACH {
+                let headers = [("content-type", "application/json")];
+                let mut answer = person.open("/v1/chat/completions", &headers, body.clone()).await.unwrap();
+                let mut heard = Vec::new();
+                while !heard.ends_with(b"data: [DONE]\n\n") {
+                    heard.extend_from_slice(&answer.chunk().await.unwrap().expect("it goes on until the end is told"));
+                }
+            }
+        });
+    }
+    readers.join_all().await;
+    eventually("every hold to end", AT_ONCE, || async { balance(&person).await["held"] == json!(0) }).await;
+    let calls = (READERS * EACH) as i64;
+    assert_eq!((stub.billed(), until_settled(&person).await), ((7 * calls, 3 * calls), 10 * calls));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_whose_orchestrator_dies_is_paid_as_far_as_it_was_marked() {
     let stub = LlmStub::start().await;
