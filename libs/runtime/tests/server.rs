@@ -2,6 +2,7 @@
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::future::join_all;
 use http::{HeaderMap, Response};
 use http_body_util::{BodyExt, Full};
 use tokio::net::TcpListener;
@@ -65,6 +66,20 @@ async fn a_refusal_carries_the_id_of_its_request_too() {
     let refused = raw(server.stranger(), ENTITLEMENTS, b"", &[("x-request-id", "abc")]).await;
     assert_eq!(refused.headers()["x-request-id"], "abc");
     assert_eq!(status(refused.headers()).code(), Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn a_connection_outlives_any_number_of_refusals() {
+    let server = Backend::start("billing").await;
+    let channel = server.stranger();
+    for round in 0..400 {
+        let client = || EntitlementServiceClient::new(channel.clone());
+        let calls = (0..16).map(|_| async { client().get_entitlements(entitlements("x")).await });
+        for refused in join_all(calls).await {
+            let status = refused.unwrap_err();
+            assert_eq!(Reason::of(&status), Some(Reason::Unauthenticated), "round {round}: {status:?}");
+        }
+    }
 }
 
 #[tokio::test]

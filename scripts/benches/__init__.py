@@ -1,0 +1,1 @@
+"""The parts of `scripts/bench`, a file for each thing that is measured."""

@@ -1,0 +1,167 @@
+"""What Weft adds to a call of a model."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+from benches.common import (TARGET, Mesh, Postgres, Redis, build, cpu_s, drive, free_port, goal, middle, post, raised, stop,
+                            told, tree_cpu_s, until_listening)
+
+CALLERS = (1, 16, 100)
+# Of adiuva's models, the one that everybody may ask for by name.
+MODEL = "gpt-4o-mini"
+WORDS, PROMPT_TOKENS = 32, 20
+# Of everybody, a day, and of a token: more than any bench spends.
+DAILY, RATE = 1_000_000_000_000_000, 100
+WHO = {"email": "bench@example.com", "password": "correct horse battery"}
+HEADS = ("callers", "answer", "added p50 ms", "added p99 ms", "added p50 to first text ms", "Weft CPU ms a request", "direct p50 ms", "Weft p50 ms",
+         "direct p99 ms", "Weft p99 ms", "direct req/s", "Weft req/s")
+
+
+def metered(manifest):
+    """Everybody pays, and may ask as often as billing can count."""
+    credits = f"credits = {{ initial = 0, daily = {DAILY}, micro_credits_per_token = {RATE} }}"
+    text = raised(manifest)
+    text = re.sub(r"(?m)^(requests_per_minute .*)$", rf"\g<1>\n{credits}", text, count=1)
+    # Longer than the bench.
+    return re.sub(r"(?m)^access_ttl_s = .*$", "access_ttl_s = 86400", text)
+
+
+class Bench:
+    """A stub of a model, and a mesh in front of it."""
+
+    def __init__(self, folder, waits):
+        self.running, self.port, self.answered, self.stub = [], free_port(), 0, None
+        try:
+            postgres = Postgres(folder)
+            self.running.append(postgres)
+            environment = {"OPENAI_BASE_URL": f"http://127.0.0.1:{self.port}/v1", "OPENAI_API_KEY": "a key of nobody"}
+            self.pids = {"PostgreSQL": postgres.process.pid}
+            if shutil.which("redis-server"):
+                redis = Redis()
+                self.running.append(redis)
+                self.pids["Redis"] = redis.process.pid
+                environment["REDIS_URL"] = redis.url
+            else:
+                print("redis-server is missing: rates are counted in process")
+            self.mesh = Mesh(folder, manifest=metered, database=postgres.database("weft"), environment=environment)
+            self.running.append(self.mesh)
+            self.pids.update({name: process.pid for name, process in self.mesh.processes.items()})
+            self.bearer = f"authorization: Bearer {post(self.mesh.edge + '/api/v1/auth/register', WHO)['access_token']}"
+            self.serve(waits[0])
+        except BaseException:
+            self.stop()
+            raise
+
+    def serve(self, wait_ms):
+        """The same port each time: Weft is told it once."""
+        if self.stub:
+            stop(self.stub)
+        self.stub = subprocess.Popen([TARGET / "examples/load", "stub", "--port", str(self.port), "--wait-ms", str(wait_ms)])
+        self.pids["stub"] = self.stub.pid
+        until_listening(self.port, self.stub, "the stub")
+
+    def ask(self, through_weft, streamed, callers, seconds):
+        base, headers = (self.mesh.edge, [self.bearer]) if through_weft else (f"http://127.0.0.1:{self.port}", [])
+        messages = [{"role": "system", "content": "You are brief."}, {"role": "user", "content": "Say what a word is, in as many words as you may."}]
+        body = json.dumps({"model": MODEL, "messages": messages, "max_tokens": WORDS, **({"stream": True} if streamed else {})})
+        before = self.cpu()
+        seen = told(drive(base + "/v1/chat/completions", "--body", body, "--expect", "stream" if streamed else "completion",
+                          seconds=seconds, callers=callers, headers=headers))
+        after = self.cpu()
+        good = seen["answers"].pop("ok", None)
+        wrong = {answer: times["count"] for answer, times in seen["answers"].items()}
+        if not good or sum(wrong.values()) > good["count"] / 1000:
+            sys.exit(f"wrong answers {'of Weft' if through_weft else 'of the stub'}: {wrong}")
+        if wrong:
+            print(f"  wrong answers: {wrong}")
+        self.answered += good["count"] if through_weft else 0
+        return {"p50": good["p50_us"] / 1000, "p99": good["p99_us"] / 1000, "max": good["max_us"] / 1000,
+                "first": seen["first"]["p50_us"] / 1000 if streamed else None, "per_second": good["count"] / seen["seconds"],
+                "cpu": {name: (after[name] - before[name]) / good["count"] * 1000 for name in after}}
+
+    def cpu(self):
+        return {name: tree_cpu_s(pid) if name == "PostgreSQL" else cpu_s(pid) for name, pid in self.pids.items()}
+
+    def weft_cpu(self, row):
+        return sum(row["cpu"][name] for name in self.mesh.processes)
+
+    def accounts(self):
+        """Whether everything that was answered has been paid, which says that all of it was held before."""
+        for _ in range(100):
+            request = urllib.request.Request(self.mesh.edge + "/api/v1/wallet/balance", headers=dict([self.bearer.split(": ", 1)]))
+            balance = json.loads(urllib.request.urlopen(request, timeout=10).read())
+            if not balance["held"]:
+                break
+            time.sleep(0.1)
+        paid, due = DAILY - round(balance["total"] * 1e6), self.answered * (WORDS + PROMPT_TOKENS) * RATE
+        print(f"\npaid {paid:,} micro-credits for {self.answered:,} answers, due {due:,}, still held {balance['held']:,}")
+        self.mesh.tell_logs()
+
+    def stop(self):
+        if self.stub:
+            stop(self.stub)
+        for running in reversed(self.running):
+            running.stop()
+
+
+def chat(seconds, rounds, waits):
+    build("--bins", "--example", "load")
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder), waits)
+        try:
+            for wait_ms in waits:
+                bench.serve(wait_ms)
+                report(bench, wait_ms, measure(bench, seconds, rounds))
+            bench.accounts()
+        finally:
+            bench.stop()
+
+
+def measure(bench, seconds, rounds):
+    """By callers and whether it streams: of each round what the stub did alone, and through Weft."""
+    rows = {}
+    for round_no in range(rounds):
+        for streamed in (False, True):
+            for callers in CALLERS:
+                for through_weft in (False, True):
+                    bench.ask(through_weft, streamed, callers, 1 if round_no == 0 else 0.3)
+                direct, weft = (bench.ask(through_weft, streamed, callers, seconds) for through_weft in (False, True))
+                rows.setdefault((callers, streamed), []).append((direct, weft))
+                print(f"round {round_no + 1}: {callers:>3} callers, {'streamed' if streamed else 'whole'}: direct {direct['p50']:.2f} ms, "
+                      f"Weft {weft['p50']:.2f} ms (p99 {weft['p99']:.2f}, most {weft['max']:.2f}), CPU {bench.weft_cpu(weft):.2f} ms", flush=True)
+    return rows
+
+
+def added(found, name):
+    """The median of the rounds' own differences: what drifts, drifts for both."""
+    return middle([weft[name] - direct[name] for direct, weft in found if direct[name] is not None])
+
+
+def report(bench, wait_ms, rows):
+    print(f"\nThe model begins to answer after {wait_ms} ms" + (": callers ask as fast as they can" if not wait_ms else "") + ".\n")
+    print("| " + " | ".join(HEADS) + " |\n|" + "--:|---|" + "--:|" * (len(HEADS) - 2))
+    for (callers, streamed), found in rows.items():
+        of = [middle([way[name] for way in ways]) for name in ("p50", "p99", "per_second") for ways in zip(*found)]
+        first = added(found, "first")
+        cpu = middle([bench.weft_cpu(weft) for _, weft in found])
+        print(f"| {callers} | {'streamed' if streamed else 'whole'} | {added(found, 'p50'):.2f} | {added(found, 'p99'):.2f} | "
+              f"{'' if first is None else f'{first:.2f}'} | {cpu:.3f} | " + " | ".join(f"{value:.2f}" for value in of[:4])
+              + f" | {of[4]:,.0f} | {of[5]:,.0f} |")
+    names = [*bench.mesh.processes, *(name for name in bench.pids if name not in bench.mesh.processes)]
+    print("\n| callers | answer | " + " | ".join(f"{name} CPU ms" for name in names) + " | stub CPU ms, direct |\n|--:|---|" + "--:|" * (len(names) + 1))
+    for (callers, streamed), found in rows.items():
+        cells = [middle([weft["cpu"][name] for _, weft in found]) for name in names] + [middle([direct["cpu"]["stub"] for direct, _ in found])]
+        print(f"| {callers} | {'streamed' if streamed else 'whole'} | " + " | ".join(f"{cell:.3f}" for cell in cells) + " |")
+    print()
+    for streamed in (False, True):
+        how = "streamed" if streamed else "whole"
+        goal(f"100 callers, {how}, added median", added(rows[(100, streamed)], "p50"), 4, "ms")
+        goal(f"100 callers, {how}, added p99", added(rows[(100, streamed)], "p99"), 15, "ms")
+    goal("16 callers, streamed, added median to the first text", added(rows[(16, True)], "first"), 3, "ms")
