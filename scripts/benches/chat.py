@@ -39,7 +39,7 @@ class Bench:
     def __init__(self, folder, waits):
         self.running, self.port, self.answered, self.stub = [], free_port(), 0, None
         try:
-            postgres = Postgres(folder)
+            self.postgres = postgres = Postgres(folder)
             self.running.append(postgres)
             environment = {"OPENAI_BASE_URL": f"http://127.0.0.1:{self.port}/v1", "OPENAI_API_KEY": "a key of nobody"}
             self.pids = {"PostgreSQL": postgres.process.pid}
@@ -116,6 +116,8 @@ def chat(seconds, rounds, waits):
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), waits)
         try:
+            commits = [f"{bench.postgres.commit_ms(clients):.2f} ms for {clients}" for clients in CALLERS]
+            print(f"a commit of PostgreSQL on this disk takes {', '.join(commits)} at once; a call waits for one, and its end for another")
             for wait_ms in waits:
                 bench.serve(wait_ms)
                 report(bench, wait_ms, measure(bench, seconds, rounds))

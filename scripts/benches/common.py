@@ -109,6 +109,7 @@ class Postgres:
         until_listening(self.port, self.process, "PostgreSQL")
         # No superuser, as in production: row-level security holds for it.
         self.client("createuser", "weft")
+        self.client("psql", "-q", "-c", "CREATE TABLE floor (n INT)", self.database("floor"))
 
     def command(self, name, *arguments):
         become = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"] if self.root else []
@@ -123,6 +124,14 @@ class Postgres:
     def database(self, name):
         self.client("createdb", "-O", "weft", name)
         return f"postgres://weft@127.0.0.1:{self.port}/{name}"
+
+    def commit_ms(self, clients):
+        """What a transaction of one row takes on this disk: a floor of whatever has to be kept."""
+        script = self.folder.parent / "commit.sql"
+        script.write_text("INSERT INTO floor VALUES (1);\n")
+        arguments = ["-n", "-M", "prepared", "-c", str(clients), "-T", "2", "-f", str(script), "-h", "127.0.0.1", "-p", str(self.port), "-U", "weft", "floor"]
+        out = subprocess.run([shutil.which("pgbench") or self.bin / "pgbench", *arguments], capture_output=True, text=True, check=True).stdout
+        return float(re.search(r"latency average = ([\d.]+)", out)[1])
 
     def stop(self):
         stop(self.process, signal.SIGINT)

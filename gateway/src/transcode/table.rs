@@ -67,6 +67,19 @@ pub struct Field {
     pub oneof: Option<u32>,
     /// What it becomes on a WebSocket with plain frames.
     pub frame: Option<Frame>,
+    /// What JSON has where it has no value.
+    pub absent: Absent,
+}
+
+/// What JSON has where a field has no value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Absent {
+    /// Its default.
+    Default,
+    /// Nothing.
+    Omitted,
+    /// Null.
+    Null,
 }
 
 /// What a field of a streamed message becomes on a WebSocket with plain frames.
@@ -303,6 +316,7 @@ impl Field {
             label,
             oneof: oneof.map(|index| index as u32),
             frame: options.frame,
+            absent: options.absent.unwrap_or(if label == Label::Optional { Absent::Omitted } else { Absent::Default }),
         }
     }
 }
@@ -313,6 +327,7 @@ struct Json {
     decimals: Option<u8>,
     event_id: bool,
     frame: Option<Frame>,
+    absent: Option<Absent>,
 }
 
 impl Json {
@@ -331,8 +346,14 @@ impl Json {
             2 => Some(Frame::Done),
             _ => return Err(format!("the field {} has a frame that is not known", field.full_name())),
         };
+        let absent = match stated("absent").and_then(|value| value.as_enum_number()).unwrap_or(0) {
+            0 => None,
+            1 if field.is_list() => Some(Absent::Omitted),
+            2 if field.supports_presence() => Some(Absent::Null),
+            _ => return Err(format!("the field {} has absent in a way that does not fit it", field.full_name())),
+        };
         let single = !field.is_list() && !field.is_map();
-        if decimals == 0 && !event_id && frame.is_none()
+        if decimals == 0 && !event_id && frame.is_none() && absent.is_none()
             || decimals > 0 && (field.kind() != Of::Int64 || field.is_map() || decimals > MAX_DECIMALS)
         {
             return Err(format!(
@@ -354,7 +375,7 @@ impl Json {
                 field.full_name()
             ));
         }
-        Ok(Json { decimals: (decimals > 0).then_some(decimals as u8), event_id, frame })
+        Ok(Json { decimals: (decimals > 0).then_some(decimals as u8), event_id, frame, absent })
     }
 }
 

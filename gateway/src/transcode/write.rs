@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::WireError;
 use super::decimal;
-use super::table::{Field, FieldPath, Kind, Label, Message, MessageId, Shape, Tables};
+use super::table::{Absent, Field, FieldPath, Kind, Label, Message, MessageId, Shape, Tables};
 use super::wire::{BYTES, Reader};
 
 /// Levels of nesting that are printed. More than requests may have, less than the stack has.
@@ -114,7 +114,7 @@ impl Writing<'_> {
             while self.spans.get(next).is_some_and(|span| span.field as usize == index) {
                 next += 1;
             }
-            if begun == next && field.label == Label::Optional {
+            if begun == next && field.absent == Absent::Omitted {
                 continue;
             }
             if comma {
@@ -123,6 +123,7 @@ impl Writing<'_> {
             comma = true;
             self.out.extend_from_slice(&field.key);
             match (field.label, next - begun) {
+                (_, 0) if field.absent == Absent::Null => self.out.extend_from_slice(b"null"),
                 // The usual cases without a copy of the spans.
                 (_, 0) => self.value(field, &[], wire, depth)?,
                 (Label::Plain | Label::Optional, 1) => {

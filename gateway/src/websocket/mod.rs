@@ -236,7 +236,10 @@ mod tests {
         headers.append(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("weft.v1,weft.product.adiuva"));
         let (dialect, protocol) = offered(&mut headers).unwrap().unwrap();
         assert_eq!((dialect, protocol.to_str().unwrap()), (Dialect::Events, "weft.events.v1"));
-        assert_eq!((headers[AUTHORIZATION].as_bytes(), headers[PRODUCT_HEADER].as_bytes()), (&b"Bearer a.b-c_d"[..], &b"adiuva"[..]));
+        assert_eq!(
+            (headers[AUTHORIZATION].as_bytes(), headers[PRODUCT_HEADER].as_bytes()),
+            (&b"Bearer a.b-c_d"[..], &b"adiuva"[..])
+        );
         assert!(headers[AUTHORIZATION].is_sensitive() && headers.len() == 2);
         headers.append(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("weft.bearer.another"));
         assert!(offered(&mut headers).is_err(), "not a second token");

@@ -329,10 +329,7 @@ impl ChatService for Fake {
 
     type ResumeChatStream = BoxStream<'static, Result<ChatEvent, Status>>;
 
-    async fn resume_chat(
-        &self,
-        _: Request<ResumeChatRequest>,
-    ) -> Result<Response<Self::ResumeChatStream>, Status> {
+    async fn resume_chat(&self, _: Request<ResumeChatRequest>) -> Result<Response<Self::ResumeChatStream>, Status> {
         Err(Status::unimplemented("nothing is kept"))
     }
 

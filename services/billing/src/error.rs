@@ -1,5 +1,8 @@
 //! What can go wrong here, and what of it a caller learns.
+use std::time::Duration;
+
 use tonic::{Code, Status};
+use tonic_types::ErrorDetails;
 use weft_core::Reason;
 use weft_db::DbError;
 use weft_runtime::{RuntimeError, internal};
@@ -58,6 +61,9 @@ pub enum Error {
         /// What is left of its budget.
         left: i64,
     },
+    /// Calls of the API key that run have set its budget aside.
+    #[error("calls of this api key that run have set its budget aside, try again in a second")]
+    KeyBudgetHeld,
     /// The key was used with another request.
     #[error("the idempotency key was used with another request, use a new one")]
     IdempotencyKeyReused,
@@ -117,6 +123,7 @@ impl Error {
             Error::NotNow(_) | Error::PaymentsRefused(_) => Reason::FailedPrecondition,
             Error::InsufficientCredits { .. } => Reason::InsufficientCredits,
             Error::KeyBudgetExceeded { .. } => Reason::KeyBudgetExceeded,
+            Error::KeyBudgetHeld => Reason::RateLimited,
             Error::IdempotencyKeyReused => Reason::IdempotencyKeyReused,
             Error::Overloaded | Error::Unsure => Reason::Unavailable,
             Error::Busy => Reason::Aborted,
@@ -139,6 +146,10 @@ impl From<Error> for Status {
     fn from(error: Error) -> Status {
         match error.reason() {
             Reason::Internal => internal(error),
+            Reason::RateLimited => {
+                let details = ErrorDetails::with_retry_info(Some(Duration::from_secs(1)));
+                Reason::RateLimited.status_with(error.to_string(), details)
+            }
             reason => reason.status(error.to_string()),
         }
     }

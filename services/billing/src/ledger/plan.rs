@@ -283,8 +283,13 @@ impl Plan {
     fn under_budget(&self, id: &WalletId, amount: i64, key: &KeyBudget) -> Result<Spending, Stop> {
         let before = self.spending(id, &key.key_id)?;
         before.hold(amount, key.limit).ok_or_else(|| {
-            let left = before.left(key.limit.unwrap_or(i64::MAX));
-            Stop::Refused(Error::KeyBudgetExceeded { needed: amount, left })
+            let limit = key.limit.unwrap_or(i64::MAX);
+            let left = before.left(limit);
+            Stop::Refused(match before.spent.saturating_add(amount) <= limit {
+                // Calls that run have set it aside, and will give most of it back.
+                true => Error::KeyBudgetHeld,
+                false => Error::KeyBudgetExceeded { needed: amount, left },
+            })
         })
     }
 

@@ -11,6 +11,7 @@ use weft_proto::billing::v1 as billing;
 use crate::api::chat::Parts;
 use crate::cost::{Asker, Payer};
 use crate::error::Error;
+use crate::keys::{Keys, OwnKey};
 
 /// Billing answers in this time or is away: the caller learns it within a second.
 const ENTITLEMENTS_WITHIN: Duration = Duration::from_millis(800);
@@ -51,7 +52,25 @@ impl Account {
         let plan = self.plan(&parts.entitlements).await?;
         let payer = Payer::of(&self.product, &self.id, self.key.as_ref(), &plan);
         let (models, books) = (Arc::clone(&parts.models), parts.books.clone());
-        Ok(Asker::new(models, books, Arc::clone(product), payer, i64::MAX).with_keys(parts.keys.clone()))
+        Ok(Asker::new(models, books, Arc::clone(product), payer, i64::MAX).with_keys(self.keys(parts)))
+    }
+
+    /// Its own key for a model, which goes before ours.
+    ///
+    /// # Errors
+    /// As [`Keys::of_model`].
+    pub async fn own_key(&self, parts: &Parts, model: &str) -> Result<Option<OwnKey>, Error> {
+        match self.keys(parts) {
+            Some(keys) => keys.of_model(&self.product, &self.id, model).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Where its own keys are. An API key with a budget goes over ours only: no budget counts what a provider charges its
+    /// owner.
+    pub fn keys(&self, parts: &Parts) -> Option<Keys> {
+        let is_free = self.key.as_ref().is_none_or(|key| key.limit.is_none());
+        is_free.then(|| parts.keys.clone())
     }
 
     /// What its plan allows.

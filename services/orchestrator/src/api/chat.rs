@@ -88,6 +88,8 @@ struct Job {
     product: Arc<Product>,
     plan: Arc<billing::Entitlements>,
     payer: Payer,
+    /// The account's own keys, where they may be used.
+    keys: Option<Keys>,
     is_admin: bool,
     question: Question,
     /// Who is to answer; never empty.
@@ -122,7 +124,7 @@ impl ChatApi {
         let registry = parts.registries.of(&product.slug).ok_or(Error::NoAgent)?;
         let (callable, candidates) = candidates(registry, &Reach::of(&product, &plan), &question)?;
         if let Some(wanted) = &question.model {
-            let own = parts.keys.of_model(&account.product, &account.id, wanted).await?;
+            let own = account.own_key(parts, wanted).await?;
             // A server of the caller's own has models that no product knows.
             if own.is_none() || !is_compatible(wanted) {
                 model::check(wanted, &product, &plan)?;
@@ -139,13 +141,27 @@ impl ChatApi {
             Mode::Direct | Mode::Plan => None,
         };
         let payer = Payer::of(&account.product, &account.id, account.key.as_ref(), &plan);
+        let keys = account.keys(parts);
         let latest = Instant::now() + parts.config.total();
         let deadline = match product.on_disconnect {
             OnDisconnect::Continue => latest,
             OnDisconnect::Cancel => caller.deadline.map_or(latest, |deadline| deadline.min(latest)),
         };
         let parts = Arc::clone(parts);
-        Ok(Job { parts, product, plan, payer, is_admin, question, candidates, callable, _place, sanitizer, deadline })
+        Ok(Job {
+            parts,
+            product,
+            plan,
+            payer,
+            keys,
+            is_admin,
+            question,
+            candidates,
+            callable,
+            _place,
+            sanitizer,
+            deadline,
+        })
     }
 }
 
@@ -188,11 +204,11 @@ impl Job {
 
     /// Answers within the time there is, and waits for billing.
     async fn run(self, speaker: Speaker) -> Result<Unchecked, Error> {
-        let Job { parts, product, payer, is_admin, deadline, .. } = &self;
+        let Job { parts, product, payer, keys, is_admin, deadline, .. } = &self;
         let run_tokens = i64::try_from(parts.config.weft_chat_run_tokens).unwrap_or(i64::MAX);
         let (models, books) = (Arc::clone(&parts.models), parts.books.clone());
         let asker = Asker::new(models, books, Arc::clone(product), payer.clone(), run_tokens);
-        let asker = asker.with_keys(parts.keys.clone());
+        let asker = asker.with_keys(keys.clone());
         let (is_admin, deadline) = (*is_admin, *deadline);
         let answered = timeout_at(deadline, self.answer(&asker, speaker)).await.unwrap_or(Err(Error::TookTooLong));
         asker.settled().await;
@@ -254,16 +270,13 @@ impl ChatService for ChatApi {
         let last = last_event(request.metadata())?;
         let ResumeChatRequest { run_id, after } = request.into_inner();
         let run = RunId::read(&run_id).ok_or(Error::NotFound("answer"))?;
-        let next = match (after, last) {
-            (Some(after), _) => {
-                let after = u64::try_from(after).map_err(|_negative| Error::Invalid("after is below 0".into()))?;
-                after.saturating_add(1)
-            }
-            (None, Some(last)) if last.run != run => {
-                return Err(Error::Invalid("last-event-id is of another answer".into()).into());
-            }
-            (None, last) => last.map_or(0, |last| last.next),
-        };
+        if last.as_ref().is_some_and(|last| last.run != run) {
+            return Err(Error::Invalid("last-event-id is of another answer".into()).into());
+        }
+        let after = after.map(u64::try_from).transpose();
+        let after = after.map_err(|_negative| Error::Invalid("after is below 0".into()))?;
+        // Who reconnects to the same address has heard more than it says there.
+        let next = after.map_or(0, |after| after.saturating_add(1)).max(last.map_or(0, |last| last.next));
         Ok(Response::new(self.parts.tellings.resume(owner(&caller)?, Position { run, next }).await?))
     }
 

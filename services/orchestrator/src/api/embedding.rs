@@ -40,7 +40,7 @@ impl EmbeddingApi {
         let product = account.product(&self.0.products)?;
         let usual = usual(product);
         let model = if request.model.is_empty() { usual } else { request.model.as_str() };
-        let of_own = || self.0.keys.of_model(&account.product, &account.id, model);
+        let of_own = || account.own_key(&self.0, model);
         if model != usual && model != OFFLINE && !(is_compatible(model) && of_own().await?.is_some()) {
             let text = "this model cannot be chosen here; leave model empty for the product's, or use offline";
             return Err(Error::Invalid(text.into()));

@@ -7,7 +7,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{Instrument, Span};
 use weft_auth::Caller;
 use weft_core::new_id;
-use weft_product::{Moderation, OnDisconnect, Product};
+use weft_product::{Moderation, Product};
 use weft_proto::billing::v1::Entitlements;
 use weft_proto::orchestrator::v1::{ChatCompletion, CompletionAnswer, CompletionChoice, CompletionUsage};
 
@@ -61,8 +61,8 @@ pub struct Ended {
 pub struct Started {
     /// How it ends.
     pub end: oneshot::Receiver<Result<Ended, Error>>,
-    /// Dropping it ends the work, where the product does not want it finished for nobody.
-    _waiting: Option<DropGuard>,
+    /// Dropping it ends the work.
+    _waiting: DropGuard,
 }
 
 impl Job {
@@ -88,10 +88,7 @@ impl Job {
         drop(tools);
         let asker = account.asker(parts, &product).await?;
         let latest = Instant::now() + parts.config.total();
-        let deadline = match product.on_disconnect {
-            OnDisconnect::Continue => latest,
-            OnDisconnect::Cancel => caller.deadline.map_or(latest, |deadline| deadline.min(latest)),
-        };
+        let deadline = caller.deadline.map_or(latest, |deadline| deadline.min(latest));
         Ok(Job { parts: Arc::clone(parts), product, params, model, asker, sanitizer, deadline })
     }
 
@@ -127,22 +124,19 @@ impl Job {
         Head { id: format!("chatcmpl-{}", new_id()), created: self.parts.clock.now_ms() / 1000 }
     }
 
-    /// Works in a task of its own, so that whoever leaves cannot take along what has to be done after: a product's
-    /// `cancel` stops the model, `continue` lets it finish.
+    /// Works in a task of its own, so that whoever leaves cannot take along what has to be done after. Leaving stops the
+    /// model whatever the product does with its own answers: nobody can come back for this one.
     fn start(self, speaker: Speaker) -> Started {
         let (told, end) = oneshot::channel();
         let left = CancellationToken::new();
-        let (speaker, waiting) = match self.product.on_disconnect {
-            OnDisconnect::Cancel => (speaker.until(left.clone()), Some(left.drop_guard())),
-            OnDisconnect::Continue => (speaker.finishing(), None),
-        };
+        let speaker = speaker.until(left.clone());
         let tasks = self.parts.tasks.clone();
         let work = async move {
             // Nobody may be there any more.
             let _left = told.send(self.run(speaker).await);
         };
         tasks.spawn("completion", work.instrument(Span::current()));
-        Started { end, _waiting: waiting }
+        Started { end, _waiting: left.drop_guard() }
     }
 
     /// Answers within the time there is, and waits for billing. The speaker ends first: who listens hears that all is told.
@@ -159,7 +153,7 @@ impl Job {
             completion_tokens: used.completion_tokens,
             total_tokens: used.total_tokens,
         };
-        tracing::debug!(product = %self.product.slug, model, calls = completion.calls.len(), "completed");
+        tracing::debug!(product = %self.product.slug, calls = completion.calls.len(), "completed");
         Ok(Ended { completion, model, usage })
     }
 }
@@ -173,7 +167,7 @@ async fn choose(
     wanted: Option<&str>,
 ) -> Result<(String, Option<OwnKey>), Error> {
     let decision = model::decide(ROLE, wanted, plan, &parts.config.role_models(), product);
-    let own = parts.keys.of_model(&account.product, &account.id, &decision.model).await?;
+    let own = account.own_key(parts, &decision.model).await?;
     if let Some(wanted) = wanted {
         // A server of the caller's own has models that no product knows.
         if own.is_none() || !is_compatible(wanted) {

@@ -111,7 +111,8 @@ pub fn told_call(index: Option<usize>, at: usize, call: ToolCall) -> CompletionT
     let ToolCall { mut id, name, arguments, signature } = call;
     // Its provider names no calls; among those of a whole conversation an id has to be the only one.
     if id == format!("call_{at}") {
-        id = format!("call_{}", new_id());
+        // Some providers take no id of more than 40 characters.
+        id = format!("call_{}", new_id().replace('-', ""));
     }
     if let Some(signature) = signature {
         id.push_str(SIGNATURE);

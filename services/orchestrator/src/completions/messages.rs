@@ -41,8 +41,10 @@ fn one(at: usize, message: CompletionMessage, wanted: &mut HashSet<String>) -> R
         "assistant" => {
             let read = |(of, call)| tool_call(call, &format!("messages[{at}].tool_calls[{of}]"));
             let calls: Vec<ToolCall> = tool_calls.into_iter().enumerate().map(read).collect::<Result<_, _>>()?;
-            let said = content.or(refusal).filter(|text| !text.is_empty());
-            if said.is_none() && calls.is_empty() {
+            // An answer that said nothing comes back as it was told.
+            let is_given = content.is_some() || refusal.is_some();
+            let said = content.filter(|text| !text.is_empty()).or(refusal);
+            if !is_given && calls.is_empty() {
                 return Err(wrong(place("content"), "is missing, and there are no tool_calls"));
             }
             wanted.extend(calls.iter().map(|call| call.id.clone()));

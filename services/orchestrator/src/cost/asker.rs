@@ -45,11 +45,10 @@ impl Asker {
         Asker { models, books, product, payer, reference, run_tokens, tab: Arc::default(), keys: None }
     }
 
-    /// The same, where the account's own keys are used instead of ours and such calls cost nothing.
+    /// The same, where the account's own keys, if there are any, are used instead of ours and such calls cost nothing.
     #[must_use]
-    pub fn with_keys(mut self, keys: Keys) -> Asker {
-        self.keys = Some(keys);
-        self
+    pub fn with_keys(self, keys: Option<Keys>) -> Asker {
+        Asker { keys, ..self }
     }
 
     /// Asks a model, for `role`: an agent, or what else the call is for. Where its provider cannot answer, and nobody has

@@ -21,6 +21,8 @@ use crate::error::Error;
 const BEGUN_WITHIN: Duration = Duration::from_millis(1_800);
 /// How long a hold lives without a sign of life. Its call gives several in that time.
 pub const HOLD_TTL: Duration = Duration::from_secs(30);
+/// So long a hold that is perhaps there is asked for, to give it back; then it ends by itself.
+const TAKEN_BACK_WITHIN: Duration = Duration::from_secs(10);
 /// After this time a call whose end was never told is not running any more.
 const USAGE_TTL: Duration = Duration::from_secs(600);
 /// The plan's limit on tokens.
@@ -84,7 +86,7 @@ impl Books {
     ///
     /// # Errors
     /// [`Error::Refused`] with billing's own reason if the account has not enough of either, [`Error::NoBilling`] if that
-    /// is not known in time: what may be set aside then comes back when its time is over.
+    /// is not known in time: what may be set aside then is given back.
     pub async fn open(&self, payer: &Payer, tokens: i64, reference: &str) -> Result<Opened, Error> {
         let until = Instant::now() + BEGUN_WITHIN;
         let call_id = new_id();
@@ -96,7 +98,7 @@ impl Books {
             Ok(usage_id) => Ok(Opened { call_id, hold, usage_id }),
             Err(refused) => {
                 if let Some(hold) = hold {
-                    self.give_back(payer, hold);
+                    self.give_back(payer.product.clone(), payer.account.clone(), hold.id);
                 }
                 Err(refused)
             }
@@ -121,7 +123,36 @@ impl Books {
             key_budget: payer.key.clone(),
         };
         let mut wallet = self.wallet.clone();
-        answer(timeout_at(until, wallet.reserve(before(until, request))).await)
+        let reserved = timeout_at(until, wallet.reserve(before(until, request.clone()))).await;
+        if is_unknown(&reserved) {
+            self.take_back(request);
+        }
+        match answer(reserved) {
+            // How much the account has is not for who has only a key of it.
+            Err(Error::Refused(status))
+                if payer.key.is_some() && Reason::of(&status) == Some(Reason::InsufficientCredits) =>
+            {
+                let text = "the account has not enough credits for this call";
+                Err(Error::Refused(Box::new(Reason::InsufficientCredits.status(text))))
+            }
+            answered => answered,
+        }
+    }
+
+    /// Gives back what may have been set aside for a call that nobody waits for any more. Asked again with the same key,
+    /// billing says which hold that is.
+    fn take_back(&self, request: ReserveRequest) {
+        let books = self.clone();
+        self.tasks.spawn("take back", async move {
+            let until = Instant::now() + TAKEN_BACK_WITHIN;
+            let reserved = repeated(until, || {
+                let (mut wallet, request) = (books.wallet.clone(), request.clone());
+                async move { wallet.reserve(request).await }
+            });
+            if let Ok(hold) = reserved.await {
+                books.give_back(request.product, request.user_id, hold.id);
+            }
+        });
     }
 
     async fn begin(&self, payer: &Payer, tokens: i64, call_id: &str, until: Instant) -> Result<String, Error> {
@@ -139,9 +170,8 @@ impl Books {
         Ok(answer(timeout_at(until, usage.begin_usage(before(until, request))).await)?.usage_id)
     }
 
-    fn give_back(&self, payer: &Payer, hold: Hold) {
-        let (product, user_id) = (payer.product.clone(), payer.account.clone());
-        let (wallet, request) = (self.wallet.clone(), VoidRequest { product, user_id, hold_id: hold.id });
+    fn give_back(&self, product: String, user_id: String, hold_id: String) {
+        let (wallet, request) = (self.wallet.clone(), VoidRequest { product, user_id, hold_id });
         self.tasks.spawn("give back", async move {
             let until = Instant::now() + HOLD_TTL;
             let _expires = repeated(until, || {
@@ -179,10 +209,23 @@ fn answer<T>(answered: Result<Result<tonic::Response<T>, Status>, tokio::time::e
     }
 }
 
+/// Whether it may have happened although nobody said so.
+fn is_unknown<T>(answered: &Result<Result<T, Status>, tokio::time::error::Elapsed>) -> bool {
+    match answered {
+        Ok(answered) => answered.as_ref().is_err_and(|status| status.code() == Code::DeadlineExceeded),
+        Err(_elapsed) => true,
+    }
+}
+
 /// Whether billing said no, and not that it cannot say.
 fn is_refusal(status: &Status) -> bool {
     let said = Reason::of(status);
-    let refusals =
-        [Reason::InsufficientCredits, Reason::KeyBudgetExceeded, Reason::DailyTokensExceeded, Reason::AccountSuspended];
+    let refusals = [
+        Reason::InsufficientCredits,
+        Reason::KeyBudgetExceeded,
+        Reason::RateLimited,
+        Reason::DailyTokensExceeded,
+        Reason::AccountSuspended,
+    ];
     said.is_some_and(|said| refusals.contains(&said)) || status.code() == Code::NotFound
 }

@@ -1,5 +1,6 @@
 //! How many tokens a prompt is, before anybody has counted them.
 use std::collections::HashMap;
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::{Mutex, PoisonError};
 
 use crate::models::{Call, Message, ToolCall, Wants};
@@ -43,35 +44,57 @@ fn count(tokens: usize) -> i64 {
     i64::try_from(tokens).unwrap_or(i64::MAX)
 }
 
-/// What prompts probably are, for answers that broke off before their provider said. Learns of each model from its last
-/// whole answer: the same prompt again is what it was then.
+/// What prompts probably are, for answers that broke off before their provider said. Of each model the last whole answer is
+/// known: the same prompt again is what it was then, and no other prompt says anything of it.
 #[derive(Default)]
-pub struct Likely(Mutex<HashMap<String, Told>>);
+pub struct Likely {
+    told: Mutex<HashMap<String, Told>>,
+    hashes: RandomState,
+}
 
-/// What a provider said of a prompt of so many bytes.
+/// What a provider said of a prompt.
 #[derive(Clone, Copy)]
 struct Told {
-    bytes: i64,
+    /// Hash of the prompt.
+    prompt: u64,
     tokens: i64,
 }
 
 impl Likely {
     /// Tokens that this prompt probably is, never more than [`most`].
     pub fn of(&self, call: &Call<'_>) -> i64 {
-        let size = count(bytes(call));
-        let told = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(call.model).copied();
-        let usual = Told { bytes: count(BYTES_PER_TOKEN), tokens: 1 };
-        let Told { bytes, tokens } = told.unwrap_or(usual);
-        let scaled = i128::from(size) * i128::from(tokens) / i128::from(bytes.max(1));
-        i64::try_from(scaled).unwrap_or(i64::MAX).min(most(call))
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner).get(call.model).copied();
+        let same = told.filter(|told| told.prompt == self.hash(call));
+        same.map_or_else(|| count(bytes(call) / BYTES_PER_TOKEN), |told| told.tokens).min(most(call))
     }
 
     /// A provider said that this prompt was so many tokens. What it cannot be is not believed.
     pub fn learn(&self, call: &Call<'_>, tokens: i64) {
         if (1..=most(call)).contains(&tokens) {
-            let told = Told { bytes: count(bytes(call)), tokens };
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(call.model.to_owned(), told);
+            let told = Told { prompt: self.hash(call), tokens };
+            self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(call.model.to_owned(), told);
         }
+    }
+
+    /// Of all that a model is told.
+    fn hash(&self, call: &Call<'_>) -> u64 {
+        let mut hasher = self.hashes.build_hasher();
+        for message in call.messages {
+            match message {
+                Message::System(text) => (0, text).hash(&mut hasher),
+                Message::User(text) => (1, text).hash(&mut hasher),
+                Message::Assistant { text, .. } => (2, text).hash(&mut hasher),
+                Message::Tool { call_id, content } => (3, call_id, content).hash(&mut hasher),
+            }
+        }
+        for call in calls(call.messages) {
+            (&call.id, &call.name, &call.arguments).hash(&mut hasher);
+        }
+        for tool in call.tools {
+            (&tool.name, &tool.description, tool.parameters.to_string()).hash(&mut hasher);
+        }
+        call.wants.map(Wants::bytes).hash(&mut hasher);
+        hasher.finish()
     }
 }
 
@@ -117,7 +140,8 @@ mod tests {
         assert_eq!(likely.of(&call(&hundred, &[])), 25);
         likely.learn(&call(&hundred, &[]), 37);
         assert_eq!(likely.of(&call(&hundred, &[])), 37);
-        assert_eq!(likely.of(&call(&[Message::User("x".repeat(200))], &[])), 74);
+        let others = [Message::User("y".repeat(100))];
+        assert_eq!(likely.of(&call(&others, &[])), 25, "somebody else's prompt says nothing of it");
     }
 
     #[test]

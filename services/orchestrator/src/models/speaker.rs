@@ -9,7 +9,6 @@ pub struct Speaker {
     listener: Listener,
     is_telling: bool,
     told: usize,
-    finishes: bool,
     left: CancellationToken,
     said: String,
     paused: bool,
@@ -32,7 +31,6 @@ impl Speaker {
             listener: Listener::Nobody,
             is_telling: false,
             told: 0,
-            finishes: false,
             left: CancellationToken::new(),
             said: String::new(),
             paused: false,
@@ -54,13 +52,6 @@ impl Speaker {
     #[must_use]
     pub fn until(mut self, left: CancellationToken) -> Speaker {
         self.left = left;
-        self
-    }
-
-    /// Says everything to the end, whether anybody still listens or not.
-    #[must_use]
-    pub fn finishing(mut self) -> Speaker {
-        self.finishes = true;
         self
     }
 
@@ -158,7 +149,7 @@ impl Speaker {
         if !is_sent {
             self.listener = Listener::Nobody;
         }
-        if is_sent || self.finishes { Ok(()) } else { Err(ModelError::Left) }
+        if is_sent { Ok(()) } else { Err(ModelError::Left) }
     }
 }
 
@@ -189,13 +180,7 @@ mod tests {
     async fn a_listener_that_has_gone_is_noticed() {
         let (sender, pieces) = mpsc::channel(1);
         drop(pieces);
-        let mut speaker = Speaker::telling(sender.clone());
+        let mut speaker = Speaker::telling(sender);
         assert!(matches!(speaker.say("hello").await, Err(ModelError::Left)));
-        let mut finishing = Speaker::telling(sender).finishing();
-        for piece in ["hello ", "nobody"] {
-            finishing.say(piece).await.unwrap();
-        }
-        assert!(finishing.is_telling());
-        assert_eq!(finishing.into_said(), "hello nobody");
     }
 }

@@ -18,10 +18,12 @@ use crate::telling::shelf::KEPT;
 /// A writer says at least this often that it is there.
 const BEAT: Duration = Duration::from_millis(250);
 /// So long after the last one it counts as alive. Readers know of its death within two seconds.
-pub const ALIVE: Duration = Duration::from_millis(1_200);
+pub const ALIVE: Duration = Duration::from_millis(1_500);
 /// While somebody reads elsewhere, what has gathered is written this often; else with the beat, since then it is only
 /// needed once somebody comes.
 const READ_BEAT: Duration = Duration::from_millis(20);
+/// After this time a write that failed is tried again.
+const AGAIN: Duration = Duration::from_millis(40);
 /// So long the rest of an answer that has ended is tried to be written.
 const GIVE_UP: Duration = Duration::from_secs(30);
 
@@ -47,7 +49,11 @@ pub async fn mirror(run: Arc<Run>, journal: Journal) {
             Ok(true) => return,
             Ok(false) => {}
             // Redis is away, or there is no other: the next turn says the same again.
-            Err(error) => tracing::debug!(%error, "an answer cannot be written for other replicas"),
+            // A reader elsewhere takes silence for death, so it says it at once.
+            Err(error) => {
+                tracing::debug!(%error, "an answer cannot be written for other replicas");
+                sleep(AGAIN).await;
+            }
         }
         let is_over = log.borrow().end().is_some();
         if is_over && ended.get_or_insert_with(Instant::now).elapsed() > GIVE_UP {

@@ -81,10 +81,9 @@ impl Run {
         }
     }
 
-    /// Number of the first event that a reader still wants.
-    fn wanted(&self) -> u64 {
-        let readers = self.readers.borrow();
-        readers.iter().map(|place| place.load(Ordering::Relaxed)).min().unwrap_or(u64::MAX)
+    /// Whether a reader wants this event next. Who wants one before it has lost that already.
+    fn is_wanted(&self, number: u64) -> bool {
+        self.readers.borrow().iter().any(|place| place.load(Ordering::Relaxed) == number)
     }
 }
 
@@ -164,7 +163,7 @@ impl Teller {
         let began = Instant::now();
         while self.has_too_much() {
             let first = self.run.log.borrow().first();
-            if self.run.wanted() <= first && began.elapsed() < SLOW_READER {
+            if self.run.is_wanted(first) && began.elapsed() < SLOW_READER {
                 sleep(LOOK_AGAIN).await;
                 continue;
             }
