@@ -37,7 +37,7 @@ class Bench:
     """A stub of a model, and a mesh in front of it."""
 
     def __init__(self, folder, waits):
-        self.running, self.port, self.answered, self.stub = [], free_port(), 0, None
+        self.folder, self.running, self.port, self.answered, self.stub = folder, [], free_port(), 0, None
         try:
             self.postgres = postgres = Postgres(folder)
             self.running.append(postgres)
@@ -104,6 +104,19 @@ class Bench:
         print(f"\npaid {paid:,} micro-credits for {self.answered:,} answers, due {due:,}, still held {balance['held']:,}")
         self.mesh.tell_logs()
 
+    def sanitizer_share(self, seconds):
+        """Percent of Weft's CPU, by samples of what runs; what it allocates is not among them. None without perf."""
+        if not shutil.which("perf"):
+            return None
+        data, pids = self.folder / "perf.data", ",".join(str(process.pid) for process in self.mesh.processes.values())
+        with subprocess.Popen(["perf", "record", "-q", "-F", "997", "-p", pids, "-o", data, "--", "sleep", str(seconds)]) as recording:
+            self.ask(True, True, 16, seconds + 1)
+        if recording.returncode:
+            return None
+        command = ["perf", "report", "-i", data, "--stdio", "--no-children", "-g", "none", "--percent-limit", "0", "-F", "overhead,symbol"]
+        out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        return sum(float(share) for share in re.findall(r"(?m)^\s*([\d.]+)%.*weft_orchestrator::sanitizer::", out))
+
     def stop(self):
         if self.stub:
             stop(self.stub)
@@ -121,6 +134,7 @@ def chat(seconds, rounds, waits):
             for wait_ms in waits:
                 bench.serve(wait_ms)
                 report(bench, wait_ms, measure(bench, seconds, rounds))
+            goal("the sanitizer's share of Weft's CPU", bench.sanitizer_share(seconds), 5, "%")
             bench.accounts()
         finally:
             bench.stop()

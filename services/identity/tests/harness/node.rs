@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tonic::client::Grpc;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Status};
+use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 use weft_auth::{PRODUCT_HEADER, SERVICE_TOKEN_HEADER, ServiceKey};
 use weft_core::Reason;
@@ -32,6 +32,15 @@ pub type Outcome<T> = Result<T, Reason>;
 /// Why a call failed, for clients.
 pub fn reason(status: &Status) -> Reason {
     Reason::of(status).unwrap_or_else(|| panic!("a status without a reason: {status:?}"))
+}
+
+/// What a call came to. One whose connection broke before anybody answered is made once more, as clients of the mesh do.
+async fn outcome<T>(call: impl AsyncFn() -> Result<Response<T>, Status>) -> Outcome<T> {
+    let answered = match call().await {
+        Err(status) if Reason::of(&status).is_none() => call().await,
+        answered => answered,
+    };
+    answered.map(Response::into_inner).map_err(|status| reason(&status))
 }
 
 /// The pair that somebody holds.
@@ -96,8 +105,7 @@ impl Node {
 
     pub async fn refresh_in(&self, product: &str, token: &str) -> Outcome<AuthTokens> {
         let message = RefreshRequest { refresh_token: token.to_owned() };
-        let answer = self.auth().refresh(with(product, None, message)).await;
-        answer.map(|answer| answer.into_inner()).map_err(|status| reason(&status))
+        outcome(async || self.auth().refresh(with(product, None, message.clone())).await).await
     }
 
     pub async fn refresh(&self, tokens: &AuthTokens) -> Outcome<AuthTokens> {
@@ -109,13 +117,12 @@ impl Node {
     }
 
     pub async fn me_in(&self, product: &str, tokens: &AuthTokens) -> Outcome<UserProfile> {
-        let answer = self.auth().get_me(with(product, Some(&tokens.access_token), GetMeRequest {})).await;
-        answer.map(|answer| answer.into_inner()).map_err(|status| reason(&status))
+        outcome(async || self.auth().get_me(with(product, Some(&tokens.access_token), GetMeRequest {})).await).await
     }
 
     pub async fn logout(&self, tokens: &AuthTokens) -> Outcome<bool> {
-        let answer = self.auth().logout(with(PRODUCT, Some(&tokens.access_token), LogoutRequest {})).await;
-        answer.map(|answer| answer.into_inner().ok).map_err(|status| reason(&status))
+        let message = || with(PRODUCT, Some(&tokens.access_token), LogoutRequest {});
+        outcome(async || self.auth().logout(message()).await).await.map(|answer| answer.ok)
     }
 
     /// Calls any RPC with a token; for those that few tests call.
