@@ -4,6 +4,8 @@ mod agents;
 mod answers;
 mod authorization;
 mod book;
+mod conversation_chats;
+mod conversations;
 mod costs;
 mod dialects;
 mod embeddings;

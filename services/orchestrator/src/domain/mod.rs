@@ -1,6 +1,7 @@
 //! Types and rules: no I/O.
 pub mod agent;
 pub mod chat;
+pub mod conversation;
 pub mod checkpoint;
 pub mod day;
 pub mod json;
