@@ -193,13 +193,7 @@ impl Redis {
         Ok(done.is_some())
     }
 
-    pub(crate) async fn replace(
-        &self,
-        key: &str,
-        seen: &[u8],
-        value: Bytes,
-        ttl_ms: i64,
-    ) -> Result<bool, CacheError> {
+    pub(crate) async fn replace(&self, key: &str, seen: &[u8], value: Bytes, ttl_ms: i64) -> Result<bool, CacheError> {
         let arguments = vec![Value::from(Bytes::copy_from_slice(seen)), Value::from(value), Value::from(ttl_ms)];
         let replaced: i64 = self.run(&self.replacer, vec![state_key(key)], arguments).await?;
         Ok(replaced > 0)

@@ -104,17 +104,14 @@ pub async fn serve(config: Config, mesh: Mesh, products: Arc<Products>, listener
     let conversations = Conversations::start(&config, database.clone(), shared.clone(), &mesh);
     let personal =
         PersonalDataApi { keys: keys.clone(), conversations: conversations.clone(), products: Arc::clone(&products) };
-    let conversation_api = ConversationApi {
-        conversations: conversations.clone(),
-        products: Arc::clone(&products),
-        clock: clock.clone(),
-        pages: Pages::new(mesh.config()),
-    };
+    let pages = Pages::new(mesh.config());
+    let conversation_api =
+        ConversationApi::new(conversations.clone(), Arc::clone(&products), clock.clone(), pages.clone());
     let own_keys = ProviderKeyApi {
         keys: keys.clone(),
         entitlements: entitlements.clone(),
         clock: clock.clone(),
-        pages: Pages::new(mesh.config()),
+        pages,
         networks: networks.clone(),
     };
     let parts = Arc::new(Parts {

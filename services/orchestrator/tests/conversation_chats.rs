@@ -16,7 +16,7 @@ use weft_testing::llm::Reply;
 use weft_testing::{Database, eventually, redis};
 
 use crate::conversations::{PATIENCE, World, in_session, leaving, wherever_they_are_kept};
-use crate::harness::{NOW_MS, ask, as_value, logs};
+use crate::harness::{NOW_MS, as_value, ask, logs, patiently, with_token};
 
 wherever_they_are_kept! {
     what_was_said_goes_before_a_new_message
@@ -57,7 +57,7 @@ async fn resume(world: &World, run: &str) -> Streaming<ChatEvent> {
 }
 
 /// The tokens until the end or an error, and the id of the answer.
-async fn read(mut events: Streaming<ChatEvent>, most: usize) -> (String, String) {
+async fn read(events: &mut Streaming<ChatEvent>, most: usize) -> (String, String) {
     let (mut text, mut run) = (String::new(), String::new());
     for _ in 0..most {
         let Ok(Some(event)) = events.message().await else { break };
@@ -131,10 +131,8 @@ async fn a_refused_call_leaves_nothing(world: &World) {
     ] {
         assert_eq!(Reason::of(&refused), Some(Reason::InsufficientCredits));
     }
-    let request = world.of(&poor, weft_proto::orchestrator::v1::ListMessagesRequest {
-        session_id: own.id,
-        ..Default::default()
-    });
+    let request =
+        world.of(&poor, weft_proto::orchestrator::v1::ListMessagesRequest { session_id: own.id, ..Default::default() });
     assert!(world.client().list_messages(request).await.unwrap().into_inner().messages.is_empty());
     let unknown = ChatRequest { agent: "nobody".into(), ..in_session(&session.id, "hello") };
     assert!(world.here.chat_on(&world.who, unknown).await.is_err());
@@ -148,14 +146,14 @@ async fn a_refused_call_leaves_nothing(world: &World) {
 async fn an_answer_is_kept_once_however_it_is_read(world: &World) {
     let session = world.create("").await;
     world.here.llm.script([Reply::text("a b c d e f").delay(Duration::from_millis(10))]);
-    let events = stream(world, in_session(&session.id, "hello")).await;
-    let (_, run) = read(events, 2).await;
-    let during = resume(world, &run).await;
-    let (text, _) = read(during, usize::MAX).await;
+    let mut events = stream(world, in_session(&session.id, "hello")).await;
+    let (_, run) = read(&mut events, 2).await;
+    drop(events);
+    let (text, _) = read(&mut resume(world, &run).await, usize::MAX).await;
     // Who has read the end finds it kept.
     assert_eq!(world.said(&session.id).await, pair("hello", "a b c d e f"));
     for _ in 0..3 {
-        assert_eq!(read(resume(world, &run).await, usize::MAX).await.0, text);
+        assert_eq!(read(&mut resume(world, &run).await, usize::MAX).await.0, text);
     }
     assert_eq!(world.said(&session.id).await, pair("hello", "a b c d e f"));
     assert_eq!(world.get(&session.id).await.unwrap().message_count, 2);
@@ -164,7 +162,7 @@ async fn an_answer_is_kept_once_however_it_is_read(world: &World) {
 async fn an_answer_is_kept_when_nobody_stays_for_it(world: &World) {
     let (streamed, plain) = (world.create("").await, world.create("").await);
     world.here.llm.script([Reply::text("a b c d").delay(Duration::from_millis(30))]);
-    drop(read(stream(world, in_session(&streamed.id, "hello")).await, 1).await);
+    read(&mut stream(world, in_session(&streamed.id, "hello")).await, 1).await;
     eventually("the streamed answer", PATIENCE, || async { world.said(&streamed.id).await.len() == 2 }).await;
     assert_eq!(world.said(&streamed.id).await, pair("hello", "a b c d"));
     world.here.llm.script([Reply::text("e f g").delay(Duration::from_millis(200))]);
@@ -183,17 +181,14 @@ async fn an_answer_that_breaks_off_is_kept_as_far_as_it_came(world: &World) {
     let session = world.create("").await;
     world.here.llm.script([
         Reply::text("a b c d e f").delay(Duration::from_millis(5)).cut_after(3),
-        Reply::text("g h i j k l").delay(Duration::from_millis(5)).hang_after(3),
+        Reply::text(&"word ".repeat(100)).hang_after(30),
     ]);
-    let (cut, _) = read(stream(world, in_session(&session.id, "first")).await, usize::MAX).await;
+    let (cut, _) = read(&mut stream(world, in_session(&session.id, "first")).await, usize::MAX).await;
     assert!(!cut.is_empty() && cut.len() < 11, "{cut}");
     let mut events = stream(world, in_session(&session.id, "second")).await;
-    let first = events.message().await.unwrap().unwrap();
-    let run = first.id.split_once('.').unwrap().0.to_owned();
-    let Some(Event::Token(mut stopped)) = first.event else { panic!("{first:?}") };
-    eventually("the model to hang", PATIENCE, || async { read(resume(world, &run).await, 3).await.0.len() >= 5 }).await;
+    let (stopped, run) = read(&mut events, 20).await;
     world.here.client().cancel_chat(world.of(&world.who, CancelChatRequest { run_id: run })).await.unwrap();
-    stopped += &read(events, usize::MAX).await.0;
+    let stopped = stopped + &read(&mut events, usize::MAX).await.0;
     let user = |text: &str| ("user".to_owned(), text.to_owned(), false);
     let answer = |text: &str| ("assistant".to_owned(), text.to_owned(), true);
     assert_eq!(world.said(&session.id).await, [user("first"), answer(&cut), user("second"), answer(&stopped)]);
@@ -228,12 +223,19 @@ async fn calls_at_once_are_all_kept_in_one_order(world: &World) {
     let session = world.create("").await;
     let mut calls = JoinSet::new();
     for at in 0..CALLS {
-        let request = world.of(&world.who, in_session(&session.id, &format!("m{at}")));
-        let mut client = match &world.elsewhere {
+        let token = world.here.token("adiuva", &world.who, 600);
+        let message = in_session(&session.id, &format!("m{at}"));
+        let client = match &world.elsewhere {
             Some(replica) if at % 2 == 0 => replica.client(),
             _ => world.here.client(),
         };
-        calls.spawn(async move { client.chat(request).await.map(Response::into_inner) });
+        calls.spawn(async move {
+            let ask = || {
+                let (mut client, request) = (client.clone(), with_token(message.clone(), "adiuva", &token));
+                async move { client.chat(request).await.map(Response::into_inner) }
+            };
+            patiently(ask).await
+        });
     }
     for answer in calls.join_all().await {
         answer.unwrap();
@@ -320,14 +322,16 @@ mod a_store_that_fails {
             let session = world.create("").await;
             world.here.llm.script([Reply::text("a canary5a1 c").delay(Duration::from_millis(100))]);
             let mut events = stream(&world, in_session(&session.id, "hello")).await;
-            events.message().await.unwrap().unwrap();
+            let (first, _) = read(&mut events, 1).await;
             let rename = sql("ALTER TABLE chat_messages RENAME TO chat_messages_away");
             rename.run(world.db.as_ref().unwrap()).await.unwrap();
-            let (text, _) = read(events, usize::MAX).await;
-            assert!(text.ends_with("canary5a1 c"), "{text}");
-            eventually("the warning", PATIENCE, || async { logs().text().contains("could not be kept in its session") })
-                .await;
-            assert!(!logs().text().contains("an answer could not be kept in its session error=a canary5a1"));
+            let (rest, _) = read(&mut events, usize::MAX).await;
+            assert_eq!(first + &rest, "a canary5a1 c");
+            eventually("the warning", PATIENCE, || async {
+                logs().text().contains("could not be kept in its session")
+            })
+            .await;
+            assert!(!logs().text().contains("canary5a1"));
             let refused = world.chat(&session.id, "hello").await.unwrap_err();
             assert_eq!(refused.code(), Code::Internal);
         }
@@ -340,9 +344,9 @@ mod a_store_that_fails {
         let session = world.create("").await;
         world.here.llm.script([Reply::text("a b c").delay(Duration::from_millis(100))]);
         let mut events = stream(&world, in_session(&session.id, "hello")).await;
-        events.message().await.unwrap().unwrap();
+        let (first, _) = read(&mut events, 1).await;
         redis.kill();
-        assert!(read(events, usize::MAX).await.0.ends_with("c"));
+        assert_eq!(first + &read(&mut events, usize::MAX).await.0, "a b c");
         let asked = world.here.llm.calls().len();
         let refused = world.chat(&session.id, "hello").await.unwrap_err();
         assert_eq!((Reason::of(&refused), world.here.llm.calls().len()), (Some(Reason::Unavailable), asked));
@@ -356,8 +360,8 @@ async fn a_reader_who_returns_changes_nothing() {
     let world = World::lasting(Database::sqlite(), config).await;
     let session = world.create("").await;
     world.here.llm.script([Reply::text("a b c d e f").delay(Duration::from_millis(20))]);
-    let (_, run) = read(stream(&world, in_session(&session.id, "hello")).await, 1).await;
-    let (text, _) = read(resume(&world, &run).await, usize::MAX).await;
+    let (_, run) = read(&mut stream(&world, in_session(&session.id, "hello")).await, 1).await;
+    let (text, _) = read(&mut resume(&world, &run).await, usize::MAX).await;
     assert_eq!(text, "a b c d e f");
     assert_eq!(world.said(&session.id).await, pair("hello", &text));
 }

@@ -26,17 +26,19 @@ const MESSAGES: Sizes = Sizes { default: 50, most: 200 };
 /// The service. Cheap to clone.
 #[derive(Clone)]
 pub struct ConversationApi {
-    /// The conversations.
-    pub conversations: Conversations,
+    conversations: Conversations,
     /// Which product keeps which.
-    pub products: Arc<Products>,
-    /// When they were begun.
-    pub clock: Clock,
-    /// Signs page tokens.
-    pub pages: Pages,
+    products: Arc<Products>,
+    clock: Clock,
+    pages: Pages,
 }
 
 impl ConversationApi {
+    /// A service of these parts.
+    pub fn new(conversations: Conversations, products: Arc<Products>, clock: Clock, pages: Pages) -> ConversationApi {
+        ConversationApi { conversations, products, clock, pages }
+    }
+
     /// The account that calls, and what its product keeps.
     fn admit(&self, caller: &Caller) -> Result<(Account, Kept), Error> {
         let account = Account::of(caller)?;

@@ -3,12 +3,15 @@
 //! A session is one value, `<product>:session:<id>`. The sessions of an account are listed in another,
 //! `<product>:sessions:<account>`, which always knows of a session before the session is there: what is listed and gone
 //! is passed over, and what is there is found by who lists or erases.
-use std::time::{Duration, Instant};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::time::sleep;
+use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::{Instant, sleep, timeout_at};
 use weft_cache::Cache;
 use weft_core::Clock;
 
@@ -27,10 +30,35 @@ const CHANGE_WITHIN: Duration = Duration::from_secs(2);
 /// Pauses between those attempts, in ms: the shortest, and by how much a longer one may differ.
 const PAUSE_MS: (u64, u32) = (1, 15);
 
+/// Lines of those at this replica who change a value; those at others are met in the cache itself.
+const LINES: usize = 64;
+
+/// Where those at this replica wait who change the same value. A clone is the same.
+#[derive(Clone)]
+pub struct Lines(Arc<[Mutex<()>]>);
+
+impl Default for Lines {
+    fn default() -> Lines {
+        Lines((0..LINES).map(|_| Mutex::new(())).collect())
+    }
+}
+
+impl Lines {
+    /// Waits until nobody else here changes the value of a key.
+    async fn wait(&self, key: &str, until: Instant) -> Result<Option<MutexGuard<'_, ()>>, Error> {
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        let line = usize::try_from(hasher.finish() % LINES as u64).ok().and_then(|line| self.0.get(line));
+        let Some(line) = line else { return Ok(None) };
+        timeout_at(until, line.lock()).await.map(Some).map_err(|_| Error::Busy)
+    }
+}
+
 /// Those of a product, in the cache.
 #[derive(Clone)]
 pub struct Fleeting {
     cache: Cache,
+    lines: Lines,
     clock: Clock,
     keeping: Keeping,
     ttl_ms: i64,
@@ -54,8 +82,8 @@ struct Listed {
 
 impl Fleeting {
     /// Those that this product keeps here, for so long after the last message.
-    pub fn new(cache: Cache, clock: Clock, keeping: Keeping, ttl_ms: i64) -> Fleeting {
-        Fleeting { cache, clock, keeping, ttl_ms }
+    pub fn new(cache: Cache, lines: Lines, clock: Clock, keeping: Keeping, ttl_ms: i64) -> Fleeting {
+        Fleeting { cache, lines, clock, keeping, ttl_ms }
     }
 
     /// As [`super::Kept::create`].
@@ -81,9 +109,8 @@ impl Fleeting {
         most: usize,
     ) -> Result<Vec<SessionRow>, Error> {
         let mut listed = self.listed(account).await?;
-        let is_behind = |one: &Listed| {
-            behind.is_none_or(|place| (one.updated_at, &one.id) < (place.updated_at, &place.id))
-        };
+        let is_behind =
+            |one: &Listed| behind.is_none_or(|place| (one.updated_at, &one.id) < (place.updated_at, &place.id));
         listed.sort_by(|a, b| (b.updated_at, &b.id).cmp(&(a.updated_at, &a.id)));
         let mut sessions = Vec::new();
         for one in listed.into_iter().filter(is_behind) {
@@ -220,6 +247,7 @@ impl Fleeting {
     async fn change(&self, account: &str, id: &str, change: impl Fn(&mut Held)) -> Result<Held, Error> {
         let key = self.key(id);
         let until = Instant::now() + CHANGE_WITHIN;
+        let _turn = self.lines.wait(&key, until).await?;
         loop {
             let seen = self.cache.get(&key).await.map_err(Error::Conversation)?;
             let held: Option<Held> = seen.as_ref().and_then(read);
@@ -243,6 +271,7 @@ impl Fleeting {
     ) -> Result<(), Error> {
         let key = self.list_key(account);
         let until = Instant::now() + CHANGE_WITHIN;
+        let _turn = self.lines.wait(&key, until).await?;
         loop {
             let seen = self.cache.get(&key).await.map_err(Error::Conversation)?;
             let list = change(self.current(seen.as_ref()))?;

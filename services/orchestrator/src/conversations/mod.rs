@@ -18,7 +18,7 @@ use weft_product::Product;
 use weft_runtime::{Mesh, Tasks};
 
 use self::active::Active;
-use self::fleeting::Fleeting;
+use self::fleeting::{Fleeting, Lines};
 use self::lasting::Lasting;
 use crate::config::Config;
 use crate::domain::chat::{Room, Turn};
@@ -38,6 +38,7 @@ const PAGE_BYTES: usize = 1024 * 1024;
 pub struct Conversations {
     database: Database,
     cache: Cache,
+    lines: Lines,
     clock: Clock,
     tasks: Tasks,
     active: Arc<Active>,
@@ -74,7 +75,7 @@ impl Conversations {
         let days = i64::from(config.weft_chat_session_days);
         let silent_ms = (days > 0).then(|| days.saturating_mul(DAY_MS));
         let (clock, tasks, active) = (mesh.clock().clone(), mesh.tasks().clone(), Arc::<Active>::default());
-        let all = Conversations { database, cache, clock, tasks, active, silent_ms };
+        let all = Conversations { database, cache, lines: Lines::default(), clock, tasks, active, silent_ms };
         mesh.tasks().spawn("tidy conversations", tidy::run(all.clone(), mesh.shutdown().clone()));
         all
     }
@@ -88,7 +89,8 @@ impl Conversations {
         let store = match keeping.until() {
             Until::Deleted => Store::Lasting(Lasting::new(self.database.clone(), keeping.clone())),
             Until::Silent { ttl_ms } => {
-                Store::Fleeting(Fleeting::new(self.cache.clone(), self.clock.clone(), keeping.clone(), ttl_ms))
+                let (cache, lines, clock) = (self.cache.clone(), self.lines.clone(), self.clock.clone());
+                Store::Fleeting(Fleeting::new(cache, lines, clock, keeping.clone(), ttl_ms))
             }
         };
         Ok(Kept { store, all: self.clone(), keeping })

@@ -1,8 +1,8 @@
 //! Types and rules: no I/O.
 pub mod agent;
 pub mod chat;
-pub mod conversation;
 pub mod checkpoint;
+pub mod conversation;
 pub mod day;
 pub mod json;
 pub mod model;
