@@ -90,7 +90,7 @@ async fn an_export_has_what_every_service_knows(world: &World) {
     organisation(&node, &ana).await;
     let parts = export(&node, &ana).await.unwrap();
     let names: Vec<(&str, &str)> = parts.iter().map(|part| (part.service.as_str(), part.name.as_str())).collect();
-    let ours = ["profile", "sessions", "organisations", "issuers", "github", "audit"].map(|name| ("identity", name));
+    let ours = ["profile", "sessions", "organisations", "issuers", "github", "api_keys", "audit"].map(|name| ("identity", name));
     assert_eq!(names, [&ours[..], &[("billing", "kept"), ("orchestrator", "kept")]].concat());
     let profile = &json(&parts, "identity", "profile")[0];
     assert_eq!((&profile["id"], &profile["email"]), (&Value::from(id(&ana)), &Value::from("Ana@example.com")));

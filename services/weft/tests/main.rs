@@ -15,6 +15,7 @@ mod plaintext;
 mod refresh;
 mod refusals;
 mod resume;
+mod secrecy;
 mod team;
 mod up;
 mod walk;

@@ -47,8 +47,8 @@ impl Reply {
     }
 
     /// A text, streamed in exactly these chunks.
-    pub fn chunks(chunks: impl IntoIterator<Item = &'static str>) -> Reply {
-        Reply::new(Says::Text(chunks.into_iter().map(str::to_owned).collect()))
+    pub fn chunks(chunks: impl IntoIterator<Item = impl Into<String>>) -> Reply {
+        Reply::new(Says::Text(chunks.into_iter().map(Into::into).collect()))
     }
 
     /// One call of a tool.

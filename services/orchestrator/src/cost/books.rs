@@ -182,11 +182,7 @@ fn answer<T>(answered: Result<Result<tonic::Response<T>, Status>, tokio::time::e
 /// Whether billing said no, and not that it cannot say.
 fn is_refusal(status: &Status) -> bool {
     let said = Reason::of(status);
-    let refusals = [
-        Reason::InsufficientCredits,
-        Reason::KeyBudgetExceeded,
-        Reason::DailyTokensExceeded,
-        Reason::AccountSuspended,
-    ];
+    let refusals =
+        [Reason::InsufficientCredits, Reason::KeyBudgetExceeded, Reason::DailyTokensExceeded, Reason::AccountSuspended];
     said.is_some_and(|said| refusals.contains(&said)) || status.code() == Code::NotFound
 }

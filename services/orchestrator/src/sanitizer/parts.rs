@@ -81,6 +81,11 @@ impl Parts {
             Piece::Call { at, id, name, signature } => {
                 let clean = |text: &str| self.sanitizer.clean(text, &self.sanitizer.findings.action);
                 let (id, name) = (clean(&id), clean(&name));
+                // Clients read a call as whole where the next begins. Should more of it come after all, its stream still
+                // knows what it let go: together that is less than a fingerprint.
+                if let Some((before, stream)) = self.calls.iter_mut().enumerate().next_back() {
+                    part.arguments(before, stream.finish());
+                }
                 // They come in their order.
                 self.calls.push(Stream::new(Arc::clone(&self.sanitizer.automaton)));
                 let begins = Some(ToolCall { id, name, signature, arguments: String::new() });
@@ -132,5 +137,59 @@ fn add(to: &mut String, more: String) {
         *to = more;
     } else {
         to.push_str(&more);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_product::Products;
+
+    use super::*;
+    use crate::agents::{Agent, Registries};
+    use crate::prompts::Prompts;
+    use crate::sanitizer::{Fingerprints, Sanitizers};
+
+    fn call(at: usize) -> Piece {
+        Piece::Call { at, id: format!("call-{at}"), name: "a_tool".to_owned(), signature: None }
+    }
+
+    fn more(at: usize, json: &str) -> Piece {
+        Piece::Arguments { at, json: json.to_owned() }
+    }
+
+    /// The arguments of the first call as they are told, and how much of them was when the second one began.
+    async fn first_call(sanitizer: &Sanitizer, pieces: Vec<Piece>) -> (String, usize) {
+        let (sender, mut parts) = sanitizer.parts(pieces.len());
+        for piece in pieces {
+            sender.send(piece).await.unwrap();
+        }
+        drop(sender);
+        let (mut told, mut before_second) = (String::new(), 0);
+        while let Some(part) = parts.next().await {
+            for call in part.calls {
+                match call.at {
+                    0 => told.push_str(&call.json),
+                    _ if call.begins.is_some() => before_second = told.len(),
+                    _ => {}
+                }
+            }
+        }
+        (told, before_second)
+    }
+
+    #[tokio::test]
+    async fn a_call_is_whole_where_the_next_begins_and_what_comes_late_leaks_nothing() {
+        let registries = Registries::new(&Products::builtin(), &Prompts::default()).unwrap();
+        let agents: Vec<&Agent> = registries.of("adiuva").unwrap().all().collect();
+        let fingerprint = Fingerprints::of(&agents).texts().iter().max_by_key(|text| text.len()).unwrap().clone();
+        let sanitizer = Sanitizers::new(&registries).unwrap().of("adiuva").unwrap();
+        for (at, _) in fingerprint.char_indices() {
+            let (head, tail) = fingerprint.split_at(at);
+            let (told, whole) = first_call(&sanitizer, vec![call(0), more(0, head), call(1), more(1, "{}")]).await;
+            assert_eq!((told.as_str(), whole), (head, head.len()), "nothing waits for the end of the answer");
+            let late = vec![call(0), more(0, head), call(1), more(1, "{}"), more(0, tail), more(0, " and more")];
+            let (told, _) = first_call(&sanitizer, late).await;
+            assert!(!told.contains(&fingerprint) && told.ends_with(" and more"), "{told}");
+        }
     }
 }
