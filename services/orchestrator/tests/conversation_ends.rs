@@ -14,7 +14,7 @@ use weft_proto::orchestrator::v1::{
 use weft_testing::{Database, eventually, redis};
 
 use crate::conversations::{PATIENCE, World, in_session, leaving};
-use crate::harness::{DAY_MS, NOW_MS, Orchestrator, with_token};
+use crate::harness::{DAY_MS, NOW_MS, Orchestrator, patiently, with_token};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -66,8 +66,15 @@ async fn a_fleeting_session_is_gone_an_hour_after_its_latest_message(world: &Wor
 async fn a_hundred_fleeting_sessions_are_the_most(world: &World) {
     let mut made = tokio::task::JoinSet::new();
     for _ in 0..105 {
-        let (mut client, request) = (world.client(), world.of(&world.who, CreateSessionRequest::default()));
-        made.spawn(async move { client.create_session(request).await.map(Response::into_inner) });
+        let (client, token) = (world.client(), world.here.token("adiuva", &world.who, 600));
+        made.spawn(async move {
+            let create = || {
+                let request = with_token(CreateSessionRequest::default(), "adiuva", &token);
+                let mut client = client.clone();
+                async move { client.create_session(request).await.map(Response::into_inner) }
+            };
+            patiently(create).await
+        });
     }
     let made = made.join_all().await;
     let (kept, refused): (Vec<_>, Vec<_>) = made.into_iter().partition(Result::is_ok);

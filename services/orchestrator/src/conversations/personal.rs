@@ -16,6 +16,8 @@ use crate::store::conversation_end::{
 
 /// Messages of one part of an export.
 const PART_MESSAGES: i64 = 20;
+/// Most bytes of such a part, unless it has only one message.
+const PART_BYTES: usize = 1024 * 1024;
 
 /// Where an export goes on.
 #[derive(Clone)]
@@ -58,9 +60,11 @@ impl Conversations {
                 let db = &self.database.ready()?.db;
                 let after = (session_id.as_str(), position);
                 let rows = message_export(db, &product.slug, account, after, PART_MESSAGES).await?;
-                let last = rows.last().filter(|_| rows.len() as i64 == PART_MESSAGES);
+                let told = fitting(&rows);
+                let is_all = told.len() == rows.len() && (rows.len() as i64) < PART_MESSAGES;
+                let last = told.len().checked_sub(1).and_then(|last| rows.get(last)).filter(|_| !is_all);
                 let next = last.map(|row| Cursor::Messages(row.session_id.clone(), row.position));
-                Ok(("chat_messages", rows.iter().map(message).collect(), next.or(Some(Cursor::Fleeting(None)))))
+                Ok(("chat_messages", told.into(), next.or(Some(Cursor::Fleeting(None)))))
             }
             Cursor::Fleeting(ids) => self.export_fleeting(product, account, ids).await,
         }
@@ -115,6 +119,21 @@ impl Conversations {
         }
         Ok(())
     }
+}
+
+/// The first of these messages as JSON, as many as one part may have.
+fn fitting(rows: &[ExportedMessageRow]) -> Vec<Value> {
+    let mut bytes = 0;
+    let mut told: Vec<Value> = Vec::new();
+    for row in rows {
+        let row = message(row);
+        bytes += row.to_string().len();
+        if bytes > PART_BYTES && !told.is_empty() {
+            break;
+        }
+        told.push(row);
+    }
+    told
 }
 
 fn session(row: &SessionRow) -> Value {

@@ -19,6 +19,8 @@ const ID_BYTES: usize = 36;
 pub const CONTENT_BYTES: usize = 131_072;
 /// A session into which nobody ever said a word is forgotten after this time.
 pub const EMPTY_MS: i64 = DAY_MS;
+/// Sessions that live for a while live no longer than this: what should stay longer belongs in a database.
+const SILENT_MS_MOST: i64 = 31 * DAY_MS;
 /// A day.
 pub const DAY_MS: i64 = 86_400_000;
 
@@ -50,7 +52,9 @@ impl Keeping {
     pub fn of(product: &Product) -> Result<Keeping, Error> {
         let until = match product.data_policy {
             DataPolicy::ZeroPlaintext => return Err(Error::ZeroPlaintext),
-            DataPolicy::SessionOnly { ttl_s } => Until::Silent { ttl_ms: ttl_s.saturating_mul(1_000) },
+            DataPolicy::SessionOnly { ttl_s } => {
+                Until::Silent { ttl_ms: ttl_s.saturating_mul(1_000).min(SILENT_MS_MOST) }
+            }
             DataPolicy::ServerSide => Until::Deleted,
         };
         Ok(Keeping { product: product.slug.clone(), until })
