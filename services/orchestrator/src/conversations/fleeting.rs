@@ -1,8 +1,8 @@
 //! Conversations that are gone when nothing was said in them for a while. They are in the cache only.
 //!
 //! A session is one value, `<product>:session:<id>`. The sessions of an account are listed in another,
-//! `<product>:sessions:<account>`, which always knows of a session before the session is there: what is listed and gone
-//! is passed over, and what is there is found by who lists or erases.
+//! `<product>:sessions:<account>`. A new session is listed before anybody hears of its id, and a message is noted there
+//! before it is added: what is listed and gone is passed over, and what was said is found by who lists or erases.
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,6 +88,9 @@ impl Fleeting {
 
     /// As [`super::Kept::create`].
     pub async fn create(&self, row: &SessionRow) -> Result<(), Error> {
+        let held = Held { session: row.clone(), messages: Vec::new() };
+        let key = self.key(&row.id);
+        self.cache.set(&key, written(&held)?, time(self.ttl_ms)).await.map_err(Error::Conversation)?;
         let new = Listed { id: row.id.clone(), updated_at: row.updated_at };
         let add = |mut list: Vec<Listed>| {
             if list.len() >= SESSIONS_MOST {
@@ -96,9 +99,13 @@ impl Fleeting {
             list.push(new.clone());
             Ok(list)
         };
-        self.change_list(&row.account_id, add).await?;
-        let held = Held { session: row.clone(), messages: Vec::new() };
-        self.cache.set(&self.key(&row.id), written(&held)?, time(self.ttl_ms)).await.map_err(Error::Conversation)
+        let listed = self.change_list(&row.account_id, add).await;
+        // Where the cache did not answer it may be listed.
+        if matches!(listed, Err(Error::Quota(_) | Error::Busy)) {
+            // One that stays is known to nobody, and goes by itself.
+            let _gone = self.cache.delete(&key).await;
+        }
+        listed
     }
 
     /// As [`super::Kept::list`].
