@@ -183,7 +183,8 @@ def logins(mesh, seconds, rounds):
         line = " | ".join(f"{cell:,.2f}" for cell in cells) + f" | {sum(row['wrong'] for row in me)} | "
         if name != "nobody":
             of = [figures(logins) for _, logins in found]
-            line += f"{middle([row['offered'] for row in of]):,.0f} | {sum(row['good'] for row in of)} | {sum(row['wrong'] for row in of)} | "
+            offered = middle([(row["good"] + row["wrong"]) / (seconds + 1) for row in of])
+            line += f"{offered:,.0f} | {sum(row['good'] for row in of)} | {sum(row['wrong'] for row in of)} | "
             line += " | ".join("" if (value := middle([row[key] for row in of])) is None else f"{value:.2f}" for key in ("p50", "refused_p50"))
         else:
             line += " |" * 4
@@ -202,7 +203,7 @@ def figures(seen):
     wrong = [times for answer, times in seen["answers"].items() if answer != "ok"]
     ms = lambda us: None if us is None else us / 1000
     return {"p50": ms(good["p50_us"]), "p99": ms(good["p99_us"]), "most": ms(good["max_us"]), "good": good["count"],
-            "per_second": good["count"] / seen["seconds"], "offered": seen["per_second"], "wrong": sum(times["count"] for times in wrong),
+            "per_second": good["count"] / seen["seconds"], "wrong": sum(times["count"] for times in wrong),
             "refused_p50": ms(max(wrong, key=lambda times: times["count"])["p50_us"]) if wrong else None}
 
 

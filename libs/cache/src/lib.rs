@@ -132,6 +132,25 @@ impl Cache {
         }
     }
 
+    /// Sets the value of a key for `ttl` if it still is the one that was seen; true when it did. Of several callers that saw
+    /// the same exactly one gets true.
+    ///
+    /// # Errors
+    /// Any of [`CacheError`]'s but those of connecting.
+    pub async fn replace(
+        &self,
+        key: &str,
+        seen: &[u8],
+        value: impl Into<Bytes>,
+        ttl: Duration,
+    ) -> Result<bool, CacheError> {
+        let (value, ttl_ms) = check_value(key, value.into(), ttl)?;
+        match self {
+            Cache::Local(local) => Ok(local.replace(key, seen, value, ttl_ms)),
+            Cache::Redis(redis) => redis.replace(key, seen, value, ttl_ms).await,
+        }
+    }
+
     /// Removes a key; fine if it is not there.
     ///
     /// # Errors

@@ -91,6 +91,17 @@ impl Local {
         matches!(result, CompResult::Inserted(_) | CompResult::ReplacedWith(_))
     }
 
+    pub(crate) fn replace(&self, key: &str, seen: &[u8], value: Bytes, ttl_ms: i64) -> bool {
+        let (size, entry) = (value.len(), self.entry(value, ttl_ms));
+        let now_ms = self.clock.now_ms();
+        let result = self.store.entry_by_ref(key).and_compute_with(|found| match found {
+            Some(found) if found.value().expires_at_ms > now_ms && *found.value().value == *seen => Op::Put(entry),
+            _ => Op::Nop,
+        });
+        self.weigh(size);
+        matches!(result, CompResult::ReplacedWith(_))
+    }
+
     pub(crate) fn delete(&self, key: &str) {
         self.store.entry_by_ref(key).and_compute_with(|_| Op::Remove);
     }

@@ -39,6 +39,8 @@ const LOG_EVERY_MS: i64 = 60_000;
 
 /// The limiter in Redis.
 const LIMIT_SCRIPT: &str = include_str!("limit.lua");
+/// Setting what is still as it was seen.
+const REPLACE_SCRIPT: &str = include_str!("replace.lua");
 
 /// Which Redis, and how it is used.
 #[derive(Clone)]
@@ -76,6 +78,7 @@ pub struct Redis {
     client: WithOptions<Client>,
     connection: ConnectHandle,
     limiter: Script,
+    replacer: Script,
     pub(crate) journals: Scripts,
     patience: Duration,
     limits: Gate,
@@ -102,6 +105,7 @@ impl Redis {
             connection: client.connect(),
             client: client.with_options(&Options { fail_fast: true, max_attempts: Some(1), ..Options::default() }),
             limiter: Script::new(LIMIT_SCRIPT),
+            replacer: Script::new(REPLACE_SCRIPT),
             journals: Scripts::new(),
             patience: options.patience,
             limits: Gate::new(),
@@ -187,6 +191,12 @@ impl Redis {
         let set = self.client.set(state_key(key), value, Some(Expiration::PX(ttl_ms)), Some(SetOptions::NX), false);
         let done: Option<String> = self.ask(set).await?;
         Ok(done.is_some())
+    }
+
+    pub(crate) async fn replace(&self, key: &str, seen: &[u8], value: Bytes, ttl_ms: i64) -> Result<bool, CacheError> {
+        let arguments = vec![Value::from(Bytes::copy_from_slice(seen)), Value::from(value), Value::from(ttl_ms)];
+        let replaced: i64 = self.run(&self.replacer, vec![state_key(key)], arguments).await?;
+        Ok(replaced > 0)
     }
 
     pub(crate) async fn delete(&self, key: &str) -> Result<(), CacheError> {

@@ -78,6 +78,8 @@ conformance! {
     a_value_ends_with_its_time
     setting_again_begins_a_new_time
     of_many_that_set_if_absent_one_wins
+    of_many_that_replace_what_they_saw_one_wins
+    what_is_not_there_any_more_is_not_replaced
     of_many_that_take_one_gets_it
     the_largest_value_fits_and_a_larger_is_refused
     a_time_to_live_out_of_range_is_refused
@@ -215,6 +217,33 @@ async fn of_many_that_set_if_absent_one_wins(subject: Subject) {
         callers.join_all().await.into_iter().filter(|(_, won)| *won).map(|(caller, _)| caller).collect();
     let held = subject.cache.get(&key).await.unwrap().unwrap();
     assert_eq!(won.iter().map(i32::to_string).collect::<Vec<_>>(), [String::from_utf8_lossy(&held)]);
+}
+
+async fn of_many_that_replace_what_they_saw_one_wins(subject: Subject) {
+    let key = new_id();
+    // Bytes that no text has.
+    let seen = [0, 255, 10, 13, 0];
+    subject.cache.set(&key, seen.to_vec(), LONG).await.unwrap();
+    let mut callers = JoinSet::new();
+    for caller in 0..50 {
+        let (cache, key) = (subject.cache.clone(), key.clone());
+        callers.spawn(async move { (caller, cache.replace(&key, &seen, caller.to_string(), LONG).await.unwrap()) });
+    }
+    let won: Vec<i32> =
+        callers.join_all().await.into_iter().filter(|(_, won)| *won).map(|(caller, _)| caller).collect();
+    let held = subject.cache.get(&key).await.unwrap().unwrap();
+    assert_eq!(won.iter().map(i32::to_string).collect::<Vec<_>>(), [String::from_utf8_lossy(&held)]);
+}
+
+async fn what_is_not_there_any_more_is_not_replaced(subject: Subject) {
+    let key = new_id();
+    assert!(!subject.cache.replace(&key, b"", "new", LONG).await.unwrap());
+    subject.cache.set(&key, "old", Duration::from_millis(50)).await.unwrap();
+    assert!(subject.cache.replace(&key, b"old", "newer", Duration::from_millis(50)).await.unwrap());
+    assert!(!subject.cache.replace(&key, b"old", "newest", LONG).await.unwrap());
+    subject.pass(Duration::from_millis(60)).await;
+    assert!(!subject.cache.replace(&key, b"newer", "newest", LONG).await.unwrap());
+    assert_eq!(subject.cache.get(&key).await.unwrap(), None);
 }
 
 async fn of_many_that_take_one_gets_it(subject: Subject) {

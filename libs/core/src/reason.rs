@@ -93,6 +93,8 @@ reasons! {
     Aborted = "ABORTED", Aborted, 409;
     /// The thing is not in a state that allows this.
     FailedPrecondition = "FAILED_PRECONDITION", FailedPrecondition, 400;
+    /// The product promises that nothing of what users say is kept, and this would be.
+    ZeroPlaintext = "ZERO_PLAINTEXT", FailedPrecondition, 400;
     /// A condition of the request (`If-Match`) does not hold.
     PreconditionFailed = "PRECONDITION_FAILED", FailedPrecondition, 412;
     /// The operator has not set up payments.

@@ -25,8 +25,8 @@ pub struct Config {
     /// `WEFT_ORCHESTRATOR_DB_CONNECTIONS`: most connections to the database. Default 16.
     #[serde(deserialize_with = "positive")]
     pub weft_orchestrator_db_connections: u32,
-    /// `REDIS_URL`: where tests of models are counted for all replicas together, and streamed answers are sealed for readers
-    /// at other replicas. Default: in process.
+    /// `REDIS_URL`: where tests of models are counted for all replicas together, streamed answers are sealed for readers at
+    /// other replicas, and sessions are that live for a while only. Default: in process.
     pub redis_url: Option<SecretString>,
     /// `OPENAI_API_KEY`: key of OpenAI, or of the server at the base URL. With neither key nor base URL of any provider
     /// the built-in `offline` model answers.
@@ -91,6 +91,9 @@ pub struct Config {
     /// first.
     #[serde(deserialize_with = "positive")]
     pub weft_chat_logs_bytes: usize,
+    /// `WEFT_CHAT_SESSION_DAYS`: sessions of products that keep them are forgotten when nothing was said in them for so many
+    /// days. 0, the default: never.
+    pub weft_chat_session_days: u32,
     /// `WEFT_CHAT_RUN_TOKENS`: after so many tokens, in and out, an answer asks no model any more and says so, 400000.
     #[serde(deserialize_with = "positive")]
     pub weft_chat_run_tokens: u64,
@@ -153,6 +156,7 @@ impl Default for Config {
             weft_chat_resume_ms: 5_000,
             weft_chat_log_bytes: 1024 * 1024,
             weft_chat_logs_bytes: 128 * 1024 * 1024,
+            weft_chat_session_days: 0,
             weft_chat_run_tokens: 400_000,
             architect_model: None,
             coder_model: None,

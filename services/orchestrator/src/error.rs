@@ -40,9 +40,18 @@ pub enum Error {
     /// The same, told to several callers at once.
     #[error("the keys of an account cannot be read")]
     Keys(#[source] Arc<Error>),
-    /// The database is away, and with it what is known of users' own keys.
-    #[error("your provider keys cannot be looked up right now; try again")]
+    /// The database is away, and with it what is known of users' own keys and conversations.
+    #[error("what is kept for you cannot be looked up right now; try again")]
     NoDatabase,
+    /// The product keeps nothing of what its users say.
+    #[error("this product keeps no conversations; leave session_id out and send what was said along")]
+    ZeroPlaintext,
+    /// A conversation that lives in the cache cannot be read or written.
+    #[error("this conversation cannot be looked up right now; try again")]
+    Conversation(#[source] CacheError),
+    /// Others changed the same all the time.
+    #[error("this is being changed by too many at once; try again")]
+    Busy,
     /// Redis cannot be used.
     #[error("the cache cannot be used")]
     Cache(#[source] CacheError),
@@ -178,6 +187,9 @@ impl Error {
             Error::Keyring(_) => Reason::Internal,
             Error::Keys(error) => error.reason(),
             Error::NoDatabase => Reason::Unavailable,
+            Error::ZeroPlaintext => Reason::ZeroPlaintext,
+            Error::Conversation(error) => error.reason(),
+            Error::Busy => Reason::Aborted,
             Error::NotFound(_) => Reason::NotFound,
             Error::RunGone => Reason::RunGone,
             Error::Quota(_) => Reason::QuotaExceeded,

@@ -1,12 +1,13 @@
 //! Agents and models: chat, tools, prompts.
 //!
-//! It owns no data. Everything an agent may know comes with the request and is forgotten with the answer; what an
-//! agent wants changed goes back as actions for the client, which alone holds its data. No text of a user, a prompt
-//! or a model reaches a log, a trace or an error.
+//! Everything an agent may know comes with the request and is forgotten with the answer; what an agent wants changed goes
+//! back as actions for the client, which alone holds its data. It owns users' own keys and, for products that keep them,
+//! conversations. No text of a user, a prompt or a model reaches a log, a trace or an error.
 mod agents;
 mod api;
 mod completions;
 mod config;
+mod conversations;
 mod cost;
 mod domain;
 mod error;
@@ -26,6 +27,7 @@ use weft_cache::Cache;
 use weft_core::Clock;
 use weft_product::Products;
 use weft_proto::orchestrator::v1::chat_service_server::ChatServiceServer;
+use weft_proto::orchestrator::v1::conversation_service_server::ConversationServiceServer;
 use weft_proto::orchestrator::v1::embedding_service_server::EmbeddingServiceServer;
 use weft_proto::orchestrator::v1::model_service_server::ModelServiceServer;
 use weft_proto::orchestrator::v1::open_ai_service_server::OpenAiServiceServer;
@@ -36,6 +38,7 @@ use weft_runtime::{Mesh, Server};
 
 use crate::agents::Registries;
 use crate::api::chat::{ChatApi, Parts};
+use crate::api::conversation::ConversationApi;
 use crate::api::embedding::EmbeddingApi;
 use crate::api::model::ModelApi;
 use crate::api::openai::OpenAiApi;
@@ -43,6 +46,7 @@ use crate::api::page::Pages;
 use crate::api::personal::PersonalDataApi;
 use crate::api::plan::PlanApi;
 use crate::api::provider_key::ProviderKeyApi;
+use crate::conversations::Conversations;
 use crate::cost::Books;
 use crate::keys::Keys;
 use crate::models::Models;
@@ -97,12 +101,17 @@ pub async fn serve(config: Config, mesh: Mesh, products: Arc<Products>, listener
     let shared = cache(&config, &mesh).await?;
     let runs = Runs::new(shared.clone(), tasks.clone());
     let tellings = Tellings::start(&config, shared.clone(), &mesh);
-    let personal = PersonalDataApi { keys: keys.clone() };
+    let conversations = Conversations::start(&config, database.clone(), shared.clone(), &mesh);
+    let personal =
+        PersonalDataApi { keys: keys.clone(), conversations: conversations.clone(), products: Arc::clone(&products) };
+    let pages = Pages::new(mesh.config());
+    let conversation_api =
+        ConversationApi::new(conversations.clone(), Arc::clone(&products), clock.clone(), pages.clone());
     let own_keys = ProviderKeyApi {
         keys: keys.clone(),
         entitlements: entitlements.clone(),
         clock: clock.clone(),
-        pages: Pages::new(mesh.config()),
+        pages,
         networks: networks.clone(),
     };
     let parts = Arc::new(Parts {
@@ -119,6 +128,7 @@ pub async fn serve(config: Config, mesh: Mesh, products: Arc<Products>, listener
         tasks,
         sanitizers,
         tellings,
+        conversations,
     });
     let chat = ChatServiceServer::new(ChatApi::new(Arc::clone(&parts))).max_decoding_message_size(max_bytes);
     let embedding_api = EmbeddingApi(Arc::clone(&parts));
@@ -134,6 +144,7 @@ pub async fn serve(config: Config, mesh: Mesh, products: Arc<Products>, listener
         .add(models)
         .add(embeddings)
         .add(openai)
+        .add(ConversationServiceServer::new(conversation_api).max_decoding_message_size(max_bytes))
         .add(ProviderKeyServiceServer::new(own_keys))
         .add(PersonalDataServiceServer::new(personal))
         .serve(listener)

@@ -65,7 +65,8 @@ pub struct Orchestrator {
 
 /// A further replica of an orchestrator, with threads of its own; it ends with this value.
 pub struct Replica {
-    channel: Channel,
+    /// Where it is.
+    pub channel: Channel,
     running: Option<Runtime>,
 }
 

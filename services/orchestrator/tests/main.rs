@@ -1,9 +1,12 @@
 //! The orchestrator, black box over gRPC: real servers on loopback, a stub of the model's provider.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail loudly")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail loudly")]
 mod agents;
 mod answers;
 mod authorization;
 mod book;
+mod conversation_chats;
+mod conversation_ends;
+mod conversations;
 mod costs;
 mod dialects;
 mod embeddings;

@@ -215,11 +215,15 @@ async fn converse(weft: &Watched, somebody: &Persona, said: &mut Said) {
 async fn fail(weft: &Watched, somebody: &Persona, said: &mut Said) {
     let mut told = String::new();
     let asked = json!({"message": said.word(), "agent": "task_agent"});
-    for field in ["agent", "model", "execution_mode", "prompt_template"] {
+    for field in ["agent", "model", "execution_mode", "prompt_template", "session_id"] {
         let (status, error) = somebody.post("/api/v1/chat", &with(asked.clone(), &json!({field: said.word()}))).await;
         assert_eq!(status, 400, "{error}");
         told.push_str(&error.to_string());
     }
+    let session = json!({"title": said.word(), "metadata": {"note": said.word()}});
+    let (status, error) = somebody.post("/api/v1/chat/sessions", &session).await;
+    assert_eq!((status, error["error"]["code"].as_str()), (400, Some("zero_plaintext")), "{error}");
+    told.push_str(&error.to_string());
     let wrong = Reply::tool_raw("create_task", &format!("{{\"{}\": \"{}\"}}", said.word(), said.word()));
     let refusal = json!({"error": {"message": said.word(), "code": said.word(), "type": said.word()}});
     let scripts = [vec![wrong.clone(), wrong], vec![Reply::status_with(400, refusal)], vec![Reply::raw(&said.word())]];

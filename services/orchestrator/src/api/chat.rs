@@ -22,6 +22,7 @@ use crate::agents::{Registries, Registry};
 use crate::api::account::Account;
 use crate::api::work::{self, Work};
 use crate::config::Config;
+use crate::conversations::{Answered, Conversations, Exchange};
 use crate::cost::{Asker, Books, Payer};
 use crate::domain::agent::Reach;
 use crate::domain::chat::{Mode, Question};
@@ -80,6 +81,8 @@ pub struct Parts {
     pub sanitizers: Sanitizers,
     /// Streamed answers while they are told.
     pub tellings: Tellings,
+    /// What was said before, of products that keep it.
+    pub conversations: Conversations,
 }
 
 /// A request that may be answered.
@@ -99,6 +102,8 @@ struct Job {
     /// What a running step takes up.
     _place: Option<Place>,
     sanitizer: Sanitizer,
+    /// What it adds to a session.
+    exchange: Option<Exchange>,
     deadline: Instant,
 }
 
@@ -111,7 +116,7 @@ impl ChatApi {
     /// Checks all that can be checked before a model is asked.
     async fn admit(&self, caller: &Caller, request: ChatRequest) -> Result<Job, Error> {
         let parts = &self.parts;
-        let question = Question::read(request, &parts.config)?;
+        let mut question = Question::read(request, &parts.config)?;
         let account = Account::of(caller)?;
         let product = Arc::clone(account.product(&parts.products)?);
         let sanitizer = parts.sanitizers.of(&product.slug).ok_or(Error::NoAgent)?;
@@ -133,6 +138,7 @@ impl ChatApi {
                 parts.models.answering(wanted)?;
             }
         }
+        let exchange = join(parts, &product, &account, &mut question).await?;
         let _place = match question.mode {
             Mode::Step(_) => {
                 let limit = plan.limits.get(RUNS_LIMIT).copied();
@@ -160,9 +166,24 @@ impl ChatApi {
             callable,
             _place,
             sanitizer,
+            exchange,
             deadline,
         })
     }
+}
+
+/// What a request adds to the session that it names; what was said there goes before its message.
+async fn join(
+    parts: &Parts,
+    product: &Product,
+    account: &Account,
+    question: &mut Question,
+) -> Result<Option<Exchange>, Error> {
+    let Some(session) = &question.session else { return Ok(None) };
+    let said = Some(question.message.clone());
+    let (exchange, turns) = parts.conversations.join(product, &account.id, session, said).await?;
+    question.recall(turns);
+    Ok(Some(exchange))
 }
 
 /// Every agent that the caller may ask, and those of them that are to answer: the one that was asked for, those of the
@@ -202,13 +223,31 @@ impl Job {
         end
     }
 
+    /// The same for an answer that is told at once, which is kept in its session before that.
+    fn start_plain(self, speaker: Speaker) -> oneshot::Receiver<Result<ChatResponse, Error>> {
+        let (told, end) = oneshot::channel();
+        let (tasks, sanitizer, exchange) = (self.parts.tasks.clone(), self.sanitizer.clone(), self.exchange.clone());
+        let work = async move {
+            let answer = self.run(speaker).await.map(|answer| sanitizer.check(answer));
+            if let Some(exchange) = exchange {
+                // Of an answer that broke off nobody has heard a word.
+                let silent = Answered { incomplete: true, ..Answered::default() };
+                exchange.end(answer.as_ref().map_or(silent, Answered::whole)).await;
+            }
+            // Nobody may be there any more.
+            let _left = told.send(answer);
+        };
+        tasks.spawn("chat", work.instrument(Span::current()));
+        end
+    }
+
     /// Answers within the time there is, and waits for billing.
     async fn run(self, speaker: Speaker) -> Result<Unchecked, Error> {
         let Job { parts, product, payer, keys, is_admin, deadline, .. } = &self;
         let run_tokens = i64::try_from(parts.config.weft_chat_run_tokens).unwrap_or(i64::MAX);
         let (models, books) = (Arc::clone(&parts.models), parts.books.clone());
         let asker = Asker::new(models, books, Arc::clone(product), payer.clone(), run_tokens);
-        let asker = asker.with_keys(keys.clone());
+        let asker = asker.with_keys(keys.clone()).within(self.exchange.clone());
         let (is_admin, deadline) = (*is_admin, *deadline);
         let answered = timeout_at(deadline, self.answer(&asker, speaker)).await.unwrap_or(Err(Error::TookTooLong));
         asker.settled().await;
@@ -232,15 +271,14 @@ impl ChatService for ChatApi {
     async fn chat(&self, request: Request<ChatRequest>) -> Result<Response<ChatResponse>, Status> {
         let caller = Caller::of(&request)?;
         let job = self.admit(&caller, request.into_inner()).await.map_err(refuse)?;
-        let sanitizer = job.sanitizer.clone();
         let left = CancellationToken::new();
         // Nobody can come back for a plain answer.
         let (speaker, _waiting) = match job.product.on_disconnect {
             OnDisconnect::Cancel => (Speaker::collecting().until(left.clone()), Some(left.drop_guard())),
             OnDisconnect::Continue => (Speaker::collecting(), None),
         };
-        let answer = job.start(speaker).await.unwrap_or(Err(Error::Lost)).map_err(refuse)?;
-        Ok(Response::new(sanitizer.check(answer)))
+        let answer = job.start_plain(speaker).await.unwrap_or(Err(Error::Lost)).map_err(refuse)?;
+        Ok(Response::new(answer))
     }
 
     type StreamChatStream = Events;
@@ -255,8 +293,9 @@ impl ChatService for ChatApi {
         let job = self.admit(&caller, request.into_inner()).await.map_err(refuse)?;
         let (sender, pieces) = job.sanitizer.pieces(PIECES_WAITING);
         let Begun { events, telling } = tellings.begin(owner, job.product.on_disconnect)?;
+        let exchange = job.exchange.clone();
         let end = job.start(Speaker::telling(sender).until(telling.stop()));
-        telling.spawn(pieces, async move { end.await.unwrap_or(Err(Error::Lost)).map_err(refuse) });
+        telling.spawn(pieces, async move { end.await.unwrap_or(Err(Error::Lost)).map_err(refuse) }, exchange);
         Ok(Response::new(events))
     }
 

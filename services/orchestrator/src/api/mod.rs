@@ -1,6 +1,7 @@
 //! The gRPC services.
 pub mod account;
 pub mod chat;
+pub mod conversation;
 pub mod embedding;
 pub mod model;
 pub mod openai;

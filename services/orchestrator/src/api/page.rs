@@ -3,12 +3,32 @@ use weft_runtime::{MeshConfig, PageTokens};
 
 use crate::error::Error;
 
-/// Entries of a page if the caller does not say.
-const DEFAULT_SIZE: i32 = 50;
-/// Most entries of a page.
-const MAX_SIZE: i32 = 1000;
+/// How many entries the pages of most lists have.
+const USUAL: Sizes = Sizes { default: 50, most: 1000 };
 
-/// Page tokens with the id of the last entry.
+/// How many entries the pages of a list have.
+#[derive(Clone, Copy)]
+pub struct Sizes {
+    /// If the caller does not say.
+    pub default: i32,
+    /// At most.
+    pub most: i32,
+}
+
+impl Sizes {
+    /// How many entries a page has, for what the caller asked for.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] below 0 or above the most.
+    pub fn size(self, asked: i32) -> Result<usize, Error> {
+        let Sizes { default, most } = self;
+        let size = if asked == 0 { default } else { asked };
+        let size = usize::try_from(size).ok().filter(|_| size <= most);
+        size.ok_or_else(|| Error::Invalid(format!("page_size must be 1 to {most}, or 0 for {default}").into()))
+    }
+}
+
+/// Page tokens with the place of the last entry, mostly its id.
 #[derive(Clone)]
 pub struct Pages(PageTokens);
 
@@ -18,14 +38,12 @@ impl Pages {
         Pages(PageTokens::new("orchestrator", config))
     }
 
-    /// How many entries a page has, for what the caller asked for.
+    /// How many entries a page of most lists has; see [`Sizes::size`].
     ///
     /// # Errors
     /// [`Error::Invalid`] below 0 or above the most.
     pub fn size(asked: i32) -> Result<usize, Error> {
-        let size = if asked == 0 { DEFAULT_SIZE } else { asked };
-        let size = usize::try_from(size).ok().filter(|_| size <= MAX_SIZE);
-        size.ok_or(Error::Invalid("page_size must be 1 to 1000, or 0 for 50".into()))
+        USUAL.size(asked)
     }
 
     /// A token for the page after the entry with this id; `scope` says whose question it is, and which.

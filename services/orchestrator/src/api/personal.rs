@@ -1,13 +1,17 @@
 //! `weft.orchestrator.v1.PersonalDataService`.
+use std::sync::Arc;
+
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use serde_json::{Value, json};
 use tonic::{Request, Response, Status};
 use weft_auth::Caller;
-use weft_db::{Db, Tx};
+use weft_db::Tx;
+use weft_product::{Product, Products};
 use weft_proto::orchestrator::v1::personal_data_service_server::PersonalDataService;
 use weft_proto::orchestrator::v1::{EraseAccountRequest, EraseAccountResponse, ExportAccountRequest, ExportedPart};
 
+use crate::conversations::{Conversations, Cursor};
 use crate::error::Error;
 use crate::keys::{KEYS_MOST, Keys};
 use crate::store::personal::{PART_ROWS, personal_delete_keys, personal_delete_uses, personal_uses};
@@ -21,6 +25,10 @@ const ID_BYTES_MOST: usize = 128;
 pub struct PersonalDataApi {
     /// The keys.
     pub keys: Keys,
+    /// What was said.
+    pub conversations: Conversations,
+    /// Which product keeps what.
+    pub products: Arc<Products>,
 }
 
 /// Where an export goes on.
@@ -29,6 +37,7 @@ enum Next {
     Keys,
     /// After this key and this call.
     Uses(String, String),
+    Conversations(Cursor),
     Done,
 }
 
@@ -40,16 +49,24 @@ impl PersonalDataService for PersonalDataApi {
         &self,
         request: Request<ExportAccountRequest>,
     ) -> Result<Response<Self::ExportAccountStream>, Status> {
-        let product = Caller::of(&request)?.product.to_string();
+        let product = self.product(&Caller::of(&request)?)?;
         let account_id = account_id(request.into_inner().account_id)?;
-        let from = (self.keys.ready()?.db.clone(), product, account_id, Next::Keys);
-        let parts = stream::try_unfold(from, |(db, product, account_id, next)| async move {
-            if matches!(next, Next::Done) {
-                return Ok(None);
+        // Before the first part: whoever cannot have it is told so at once.
+        self.keys.ready()?;
+        let from = (self.clone(), product, account_id, Next::Keys);
+        let parts = stream::try_unfold(from, |(api, product, account_id, mut next)| async move {
+            while !matches!(next, Next::Done) {
+                let may_miss = matches!(next, Next::Conversations(_));
+                let (name, rows, then) = api.part(&product, &account_id, next).await?;
+                next = then;
+                // Most accounts have no conversations, or not of both kinds.
+                if may_miss && rows.as_array().is_some_and(Vec::is_empty) {
+                    continue;
+                }
+                let part = ExportedPart { name: name.to_owned(), json: rows.to_string() };
+                return Ok::<_, Status>(Some((part, (api, product, account_id, next))));
             }
-            let (name, rows, next) = part(&db, &product, &account_id, next).await?;
-            let part = ExportedPart { name: name.to_owned(), json: rows.to_string() };
-            Ok::<_, Status>(Some((part, (db, product, account_id, next))))
+            Ok(None)
         });
         Ok(Response::new(parts.boxed()))
     }
@@ -58,7 +75,7 @@ impl PersonalDataService for PersonalDataApi {
         &self,
         request: Request<EraseAccountRequest>,
     ) -> Result<Response<EraseAccountResponse>, Status> {
-        let product = Caller::of(&request)?.product.to_string();
+        let product = self.product(&Caller::of(&request)?)?;
         let account_id = account_id(request.into_inner().account_id)?;
         self.erase(&product, &account_id).await?;
         Ok(Response::new(EraseAccountResponse { ok: true }))
@@ -66,8 +83,17 @@ impl PersonalDataService for PersonalDataApi {
 }
 
 impl PersonalDataApi {
+    fn product(&self, caller: &Caller) -> Result<Arc<Product>, Error> {
+        self.products.get(&caller.product).cloned().ok_or(Error::NotFound("product"))
+    }
+
     /// The keys first: what has gone is used no more.
-    async fn erase(&self, product: &str, account_id: &str) -> Result<(), Error> {
+    async fn erase(&self, product: &Product, account_id: &str) -> Result<(), Error> {
+        self.erase_keys(&product.slug, account_id).await?;
+        self.conversations.erase(product, account_id).await
+    }
+
+    async fn erase_keys(&self, product: &str, account_id: &str) -> Result<(), Error> {
         let db = &self.keys.ready()?.db;
         db.write("erase account", async |tx: Tx| {
             // Whoever is just adding one is waited for.
@@ -79,6 +105,42 @@ impl PersonalDataApi {
         while personal_delete_uses(db, product, account_id).await? >= PART_ROWS.unsigned_abs() {}
         Ok(())
     }
+
+    /// One part of an export, and where the next begins. The secret of a key is its provider's to give out, not ours.
+    async fn part(
+        &self,
+        product: &Product,
+        account_id: &str,
+        next: Next,
+    ) -> Result<(&'static str, Value, Next), Error> {
+        let (db, slug) = (&self.keys.ready()?.db, product.slug.as_str());
+        let (key_id, use_id) = match next {
+            Next::Keys => {
+                let rows = key_list(db, slug, account_id, "", KEYS_MOST).await?.into_iter().map(|row| {
+                    json!({"id": row.id, "provider": row.provider, "name": row.name, "last_four": row.last_four,
+                           "active": row.active, "base_url": row.base_url, "created_at": row.created_at,
+                           "used_at": row.used_at})
+                });
+                return Ok(("provider_keys", rows.collect(), Next::Uses(String::new(), String::new())));
+            }
+            Next::Uses(key_id, use_id) => (key_id, use_id),
+            Next::Conversations(cursor) => {
+                let (name, rows, next) = self.conversations.export(product, account_id, cursor).await?;
+                return Ok((name, rows, next.map_or(Next::Done, Next::Conversations)));
+            }
+            Next::Done => return Ok(("provider_key_uses", json!([]), Next::Done)),
+        };
+        let rows = personal_uses(db, slug, account_id, (&key_id, &use_id)).await?;
+        let last = rows.last().filter(|_| rows.len() as i64 == PART_ROWS);
+        let next = last.map_or(Next::Conversations(Cursor::first()), |row| {
+            Next::Uses(row.provider_key_id.clone(), row.id.clone())
+        });
+        let rows = rows.iter().map(|row| {
+            json!({"provider_key_id": row.provider_key_id, "model": row.model, "prompt_tokens": row.prompt_tokens,
+                   "completion_tokens": row.completion_tokens, "outcome": row.outcome, "created_at": row.created_at})
+        });
+        Ok(("provider_key_uses", rows.collect(), next))
+    }
 }
 
 fn account_id(id: String) -> Result<String, Error> {
@@ -87,28 +149,4 @@ fn account_id(id: String) -> Result<String, Error> {
     } else {
         Err(Error::Invalid("account_id must have 1 to 128 bytes".into()))
     }
-}
-
-/// One part of an export, and where the next begins. The secret of a key is its provider's to give out, not ours.
-async fn part(db: &Db, product: &str, account_id: &str, next: Next) -> Result<(&'static str, Value, Next), Error> {
-    let (key_id, use_id) = match next {
-        Next::Keys => {
-            let rows = key_list(db, product, account_id, "", KEYS_MOST).await?.into_iter().map(|row| {
-                json!({"id": row.id, "provider": row.provider, "name": row.name, "last_four": row.last_four,
-                       "active": row.active, "base_url": row.base_url, "created_at": row.created_at,
-                       "used_at": row.used_at})
-            });
-            return Ok(("provider_keys", rows.collect(), Next::Uses(String::new(), String::new())));
-        }
-        Next::Uses(key_id, use_id) => (key_id, use_id),
-        Next::Done => return Ok(("provider_key_uses", json!([]), Next::Done)),
-    };
-    let rows = personal_uses(db, product, account_id, (&key_id, &use_id)).await?;
-    let last = rows.last().filter(|_| rows.len() as i64 == PART_ROWS);
-    let next = last.map_or(Next::Done, |row| Next::Uses(row.provider_key_id.clone(), row.id.clone()));
-    let rows = rows.iter().map(|row| {
-        json!({"provider_key_id": row.provider_key_id, "model": row.model, "prompt_tokens": row.prompt_tokens,
-               "completion_tokens": row.completion_tokens, "outcome": row.outcome, "created_at": row.created_at})
-    });
-    Ok(("provider_key_uses", rows.collect(), next))
 }

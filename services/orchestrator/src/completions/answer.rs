@@ -15,6 +15,7 @@ use super::chunks::{Chunks, told_call};
 use super::params::Params;
 use crate::api::account::Account;
 use crate::api::chat::Parts;
+use crate::conversations::{Answered, Exchange};
 use crate::cost::{Asked, Asker};
 use crate::domain::model;
 use crate::error::Error;
@@ -36,6 +37,8 @@ pub struct Job {
     model: String,
     asker: Asker,
     sanitizer: Sanitizer,
+    /// What it adds to a session.
+    exchange: Option<Exchange>,
     deadline: Instant,
 }
 
@@ -70,7 +73,7 @@ impl Job {
     ///
     /// # Errors
     /// What is wrong with the request, the product, the plan or the model.
-    pub async fn admit(parts: &Arc<Parts>, caller: &Caller, params: Params) -> Result<Job, Error> {
+    pub async fn admit(parts: &Arc<Parts>, caller: &Caller, mut params: Params) -> Result<Job, Error> {
         let account = Account::of(caller)?;
         let product = Arc::clone(account.product(&parts.products)?);
         // Better no answer than one that slips past the judge.
@@ -86,10 +89,11 @@ impl Job {
             return Err(Error::Unsupported { name: name.into(), place: "by this model" });
         }
         drop(tools);
-        let asker = account.asker(parts, &product).await?;
+        let exchange = join(parts, &account, &product, &mut params).await?;
+        let asker = account.asker(parts, &product).await?.within(exchange.clone());
         let latest = Instant::now() + parts.config.total();
         let deadline = caller.deadline.map_or(latest, |deadline| deadline.min(latest));
-        Ok(Job { parts: Arc::clone(parts), product, params, model, asker, sanitizer, deadline })
+        Ok(Job { parts: Arc::clone(parts), product, params, model, asker, sanitizer, exchange, deadline })
     }
 
     /// Makes it, and tells all of it at once.
@@ -144,9 +148,14 @@ impl Job {
         let tools = self.params.tools();
         let call = self.params.call(&self.model, &tools);
         let answered = timeout_at(self.deadline, self.asker.ask(ROLE, &call, &mut speaker)).await;
+        let answered = answered.unwrap_or(Err(Error::TookTooLong));
+        let said = self.exchange.as_ref().map(|_| self.sanitizer.as_told(speaker.said()));
         drop(speaker);
         self.asker.settled().await;
-        let Asked { completion, model } = answered.unwrap_or(Err(Error::TookTooLong)).map_err(not_accepted)?;
+        if let (Some(exchange), Some(content)) = (&self.exchange, said) {
+            exchange.end(Answered { content, incomplete: answered.is_err(), ..Answered::default() }).await;
+        }
+        let Asked { completion, model } = answered.map_err(not_accepted)?;
         let used = self.asker.usage();
         let usage = CompletionUsage {
             prompt_tokens: used.prompt_tokens,
@@ -156,6 +165,20 @@ impl Job {
         tracing::debug!(product = %self.product.slug, calls = completion.calls.len(), "completed");
         Ok(Ended { completion, model, usage })
     }
+}
+
+/// What a completion adds to the session that it names.
+async fn join(
+    parts: &Parts,
+    account: &Account,
+    product: &Product,
+    params: &mut Params,
+) -> Result<Option<Exchange>, Error> {
+    let Some(session) = &params.session else { return Ok(None) };
+    let said = params.said().map(str::to_owned);
+    let (exchange, turns) = parts.conversations.join(product, &account.id, session, said).await?;
+    params.recall(&turns);
+    Ok(Some(exchange))
 }
 
 /// The model that answers, and the account's own key for it.

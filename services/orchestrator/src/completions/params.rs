@@ -7,7 +7,9 @@ use serde_json::Value;
 use weft_proto::orchestrator::v1::{CompletionMessage, CreateChatCompletionRequest};
 
 use super::{messages, tools};
+use crate::agents::answer::conversation;
 use crate::config::Config;
+use crate::domain::chat::{Joining, Room, Turn};
 use crate::domain::json;
 use crate::error::Error;
 use crate::models::wants::{Effort, Format, Schema, ToolChoice};
@@ -28,6 +30,8 @@ pub struct Params {
     pub output_tokens: u32,
     /// Whether a stream tells at its end what it took.
     pub include_usage: bool,
+    /// The session that it belongs to.
+    pub session: Option<Joining>,
     messages: Vec<Message>,
     tools: Vec<ToolSpec>,
     wants: Wants,
@@ -44,6 +48,7 @@ impl Params {
             return Err(Error::TooLarge(format!("the request is over the limit of {most} bytes; send less").into()));
         }
         check_fixed(&request, streamed)?;
+        let room = Room { messages: limits.weft_chat_turns, bytes: most.saturating_sub(request.encoded_len()) };
         if request.model.len() > NAME_BYTES {
             return Err(wrong("model", "is longer than 128 bytes"));
         }
@@ -67,7 +72,25 @@ impl Params {
         let include_usage = request.stream_options.is_some_and(|options| options.include_usage);
         let messages = messages::read(said(request.messages, request.message)?)?;
         let model = (!request.model.is_empty()).then_some(request.model);
-        Ok(Params { model, output_tokens, include_usage, messages, tools, wants })
+        let id = request.session_id;
+        let session = (!id.is_empty()).then_some(Joining { id, room });
+        Ok(Params { model, output_tokens, include_usage, session, messages, tools, wants })
+    }
+
+    /// What the user says anew: the last message, if it is the user's.
+    pub fn said(&self) -> Option<&str> {
+        match self.messages.last() {
+            Some(Message::User(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// What was said before in its session goes before its message, unless the client tells a conversation of its own.
+    pub fn recall(&mut self, turns: &[Turn]) {
+        if self.messages.len() == 1 {
+            let said = std::mem::take(&mut self.messages);
+            self.messages = conversation(turns).chain(said).collect();
+        }
     }
 
     /// The tools, as a call takes them.
@@ -114,9 +137,6 @@ fn check_fixed(request: &CreateChatCompletionRequest, streamed: bool) -> Result<
     }
     if request.logprobs == Some(true) {
         return Err(unsupported("logprobs"));
-    }
-    if !request.session_id.is_empty() {
-        return Err(unsupported("session_id"));
     }
     Ok(())
 }

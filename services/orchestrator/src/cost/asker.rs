@@ -10,10 +10,11 @@ use super::figures::Figures;
 use super::settle::Running;
 use super::tab::Tab;
 use super::tokens::most;
+use crate::conversations::Exchange;
 use crate::domain::model::OFFLINE;
 use crate::error::Error;
 use crate::keys::{Keys, OwnKey};
-use crate::models::{Call, Completion, Models, Piece, Speaker};
+use crate::models::{Aim, Call, Completion, Models, Piece, Speaker};
 
 /// Asks models for one answer, and has every call paid.
 pub struct Asker {
@@ -28,6 +29,8 @@ pub struct Asker {
     pub(super) tab: Arc<Tab>,
     /// Users' own keys, which go before ours.
     pub(super) keys: Option<Keys>,
+    /// The session that the answer is a part of.
+    exchange: Option<Exchange>,
 }
 
 /// What a model said.
@@ -42,13 +45,20 @@ impl Asker {
     /// For one answer.
     pub fn new(models: Arc<Models>, books: Books, product: Arc<Product>, payer: Payer, run_tokens: i64) -> Asker {
         let reference = format!("chat {}", new_id());
-        Asker { models, books, product, payer, reference, run_tokens, tab: Arc::default(), keys: None }
+        Asker { models, books, product, payer, reference, run_tokens, tab: Arc::default(), keys: None, exchange: None }
     }
 
     /// The same, where the account's own keys, if there are any, are used instead of ours and such calls cost nothing.
     #[must_use]
     pub fn with_keys(self, keys: Option<Keys>) -> Asker {
         Asker { keys, ..self }
+    }
+
+    /// The same, where question and answer are added to a session: the question once the first call may be made.
+    #[must_use]
+    pub fn within(mut self, exchange: Option<Exchange>) -> Asker {
+        self.exchange = exchange;
+        self
     }
 
     /// Asks a model, for `role`: an agent, or what else the call is for. Where its provider cannot answer, and nobody has
@@ -105,11 +115,13 @@ impl Asker {
         speaker: &mut Speaker,
     ) -> Result<Asked, Error> {
         if let Some((keys, key)) = own {
+            self.begin(call, call.model).await?;
             return self.over(keys, &key, call, speaker).await;
         }
         let model = self.models.answering(call.model)?.to_owned();
         speaker.tell(Piece::By(model.clone())).await?;
         if model == OFFLINE {
+            self.begin(call, &model).await?;
             // It is built in: there is nothing to pay.
             return Ok(Asked { completion: self.models.ask(call, speaker).await?, model });
         }
@@ -128,12 +140,21 @@ impl Asker {
             most: tokens,
         };
         let guard = running.follow(&self.books, &self.tab);
+        self.begin(call, &model).await?;
         let completion = self.models.ask(call, speaker).await?;
         guard.succeed();
         if let Some(read) = meter.answers().last().and_then(|usage| usage.prompt_tokens) {
             self.books.likely.learn(call, read);
         }
         Ok(Asked { completion, model })
+    }
+
+    /// A call may be made. The one that only chooses who answers is no part of a conversation.
+    async fn begin(&self, call: &Call<'_>, model: &str) -> Result<(), Error> {
+        match &self.exchange {
+            Some(exchange) if !matches!(call.aim, Aim::Choose(_)) => exchange.begin(model).await,
+            _ => Ok(()),
+        }
     }
 
     /// One attempt over a key of the account's own: nothing is held, and its provider charges its owner.

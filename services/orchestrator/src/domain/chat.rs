@@ -31,7 +31,7 @@ pub struct Question {
     pub pipeline: Vec<String>,
     /// Values of the variables of a step's template.
     pub variables: Map<String, Value>,
-    /// All of the request as it came, by which the same one is known again. Only of a request for a plan.
+    /// All of the request as it came, and what was said before in its session, by which the same one is known again. Only of a request for a plan.
     pub asked: Vec<u8>,
     /// Model to use; None: the product's default.
     pub model: Option<String>,
@@ -45,6 +45,16 @@ pub struct Question {
     pub records: Records,
     /// What was said before, oldest first.
     pub turns: Vec<Turn>,
+    /// The session that it belongs to.
+    pub session: Option<Joining>,
+}
+
+/// A session that a request belongs to.
+pub struct Joining {
+    /// Its id, as the caller says.
+    pub id: String,
+    /// How much of what was said in it may go before the message: what the request leaves of its limits.
+    pub room: Room,
 }
 
 /// What a request is to become.
@@ -80,6 +90,15 @@ pub struct Turn {
     pub content: String,
 }
 
+/// How much of a session goes before a new message.
+#[derive(Clone, Copy)]
+pub struct Room {
+    /// Messages.
+    pub messages: usize,
+    /// Bytes of their text.
+    pub bytes: usize,
+}
+
 /// Who said something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -104,6 +123,7 @@ impl Question {
         at_most("message", request.message.len(), limits.weft_chat_message_bytes, "bytes")?;
         let context = request.context.unwrap_or_default();
         check_sizes(&context, limits)?;
+        let session = joining(request.session_id, &context, limits)?;
         Ok(Question {
             mode,
             pipeline,
@@ -122,8 +142,32 @@ impl Question {
                 notes: records(context.notes, "notes", Note::read)?,
             },
             turns: turns(context.conversation_history)?,
+            session,
         })
     }
+
+    /// What was said before in its session.
+    pub fn recall(&mut self, turns: Vec<Turn>) {
+        if matches!(self.mode, Mode::Plan) {
+            for turn in &turns {
+                self.asked.extend((turn.content.len() as u64).to_be_bytes());
+                self.asked.extend(turn.content.as_bytes());
+            }
+        }
+        self.turns = turns;
+    }
+}
+
+/// The session that a request names.
+fn joining(id: String, context: &ChatContext, limits: &Config) -> Result<Option<Joining>, Error> {
+    if id.is_empty() {
+        return Ok(None);
+    }
+    if !context.conversation_history.is_empty() {
+        return Err(Error::Invalid("session_id goes without context.conversation_history".into()));
+    }
+    let bytes = limits.weft_chat_context_bytes.saturating_sub(context.encoded_len());
+    Ok(Some(Joining { id, room: Room { messages: limits.weft_chat_turns, bytes } }))
 }
 
 fn check_sizes(context: &ChatContext, limits: &Config) -> Result<(), Error> {

@@ -2,6 +2,7 @@
 pub mod agent;
 pub mod chat;
 pub mod checkpoint;
+pub mod conversation;
 pub mod day;
 pub mod json;
 pub mod model;

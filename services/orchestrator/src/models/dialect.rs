@@ -149,7 +149,8 @@ mod tests {
             let wants = Some(&wants);
             dialect.lacks(&Call { model: "m", messages, tools, may_call: true, output_tokens: 1, aim, wants })
         };
-        let cases: [(fn(&mut Wants), &str, [bool; 2]); 9] = [
+        type Case = (fn(&mut Wants), &'static str, [bool; 2]);
+        let cases: [Case; 9] = [
             (|wants| wants.temperature = Some(1.5), "temperature", [true, false]),
             (|wants| wants.temperature = Some(1.0), "temperature", [false, false]),
             (|wants| wants.presence_penalty = Some(0.1), "presence_penalty", [true, false]),

@@ -128,6 +128,11 @@ impl Sanitizer {
         completion
     }
 
+    /// The text of a completion, or of the beginning of one, as it is told. What is removed is counted where that is.
+    pub fn as_told(&self, text: &str) -> String {
+        self.read(text).0
+    }
+
     fn check_actions(&self, mut response: ChatResponse) -> ChatResponse {
         for PlanAction { data, .. } in &mut response.actions {
             data.iter_mut().for_each(|data| self.check_fields(data));
@@ -159,11 +164,16 @@ impl Sanitizer {
     }
 
     fn clean(&self, text: &str, found: &AtomicU64) -> String {
+        let (clean, removed) = self.read(text);
+        found.fetch_add(removed, Ordering::Relaxed);
+        clean
+    }
+
+    fn read(&self, text: &str) -> (String, u64) {
         let mut stream = Stream::new(Arc::clone(&self.automaton));
         let mut clean = stream.push(text);
         clean.push_str(&stream.finish());
-        found.fetch_add(stream.removed(), Ordering::Relaxed);
-        clean
+        (clean, stream.removed())
     }
 }
 
@@ -200,6 +210,11 @@ impl Pieces {
     pub fn whole(&mut self, Unchecked(mut response): Unchecked) -> ChatResponse {
         response.response = std::mem::take(&mut self.told);
         self.sanitizer.check_actions(response)
+    }
+
+    /// What was told so far, and by whom, as far as that is known.
+    pub fn told(&self) -> (&str, &str) {
+        (&self.told, self.sanitizer.findings.agent.get().map_or("", String::as_str))
     }
 
     /// Counts what was removed.

@@ -14,6 +14,7 @@ use crate::error::Error;
 const MIGRATIONS: &[Migration] = &[
     keyring::migration(1),
     Migration { version: 2, name: "provider keys", sql: include_str!("../../migrations/0002_provider_keys.sql") },
+    Migration { version: 3, name: "conversations", sql: include_str!("../../migrations/0003_conversations.sql") },
 ];
 /// How often a database that was away at the start is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
@@ -41,7 +42,7 @@ impl Database {
         match open(config, mesh.clock()).await {
             Ok(ready) => drop(database.0.set(ready)),
             Err(error) if is_away(&error) => {
-                tracing::warn!(%error, "the database is away; own keys of users cannot be used until it is back");
+                tracing::warn!(%error, "the database is away; own keys of users and conversations cannot be used until it is back");
                 let (config, mesh, later) = (config.clone(), mesh.clone(), database.clone());
                 mesh.clone().tasks().spawn("database", async move { later.keep_trying(&config, &mesh).await });
             }

@@ -1,4 +1,7 @@
-//! SQL, and nothing else. No text of a user, a prompt or a model comes here: what is kept are keys, sealed, and numbers.
+//! SQL, and nothing else. What is kept are keys, sealed, numbers, and of products that say so conversations: no other text
+//! of a user, a prompt or a model comes here.
+pub mod conversation;
+pub mod conversation_end;
 mod database;
 pub mod personal;
 pub mod provider_key;

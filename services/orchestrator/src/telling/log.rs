@@ -29,7 +29,7 @@ pub struct End {
 /// What a log says of a place in it.
 pub enum Found {
     /// The event, without its id.
-    Event(ChatEvent),
+    Event(Box<ChatEvent>),
     /// It is still to come.
     NotYet,
     /// It is not kept any more.
@@ -70,7 +70,9 @@ impl Log {
             None => Found::Gone,
             Some(at) => match (self.events.get(at), &self.end) {
                 // What we encoded we can read; if not, it is as good as gone.
-                (Some(event), _) => ChatEvent::decode(&**event).map_or(Found::Gone, Found::Event),
+                (Some(event), _) => {
+                    ChatEvent::decode(&**event).map_or(Found::Gone, |event| Found::Event(Box::new(event)))
+                }
                 (None, Some(end)) => Found::End(end.outcome.clone()),
                 (None, None) => Found::NotYet,
             },
@@ -83,12 +85,12 @@ impl Log {
         let from = from.max(self.first);
         let at = usize::try_from(from - self.first).unwrap_or(usize::MAX);
         let mut room = bytes;
-        let fits = |event: &&Box<[u8]>| {
+        let fits = |event: &&[u8]| {
             let had = room;
             room = room.saturating_sub(cost(event));
             room > 0 || had == bytes
         };
-        (from, self.events.iter().skip(at).take_while(fits).map(|event| event.to_vec()).collect())
+        (from, self.events.iter().skip(at).map(|event| &**event).take_while(fits).map(<[u8]>::to_vec).collect())
     }
 
     /// Number of the first event that is kept.
@@ -128,8 +130,10 @@ mod tests {
 
     fn text(found: Found) -> String {
         match found {
-            Found::Event(ChatEvent { event: Some(Event::Token(text)), .. }) => text,
-            Found::Event(_) => "done".to_owned(),
+            Found::Event(event) => match event.event {
+                Some(Event::Token(text)) => text,
+                _ => "done".to_owned(),
+            },
             Found::NotYet => "not yet".to_owned(),
             Found::Gone => "gone".to_owned(),
             Found::End(_) => "end".to_owned(),

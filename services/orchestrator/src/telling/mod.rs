@@ -33,6 +33,7 @@ use self::id::Locator;
 use self::run::{Run, Teller};
 use self::shelf::Shelf;
 use crate::config::Config;
+use crate::conversations::{Answered, Exchange};
 use crate::error::Error;
 use crate::sanitizer::{Pieces, Unchecked};
 
@@ -171,8 +172,13 @@ impl Telling {
         self.teller.run().stop().clone()
     }
 
-    /// Has it told in the background, the pieces as they come, then the whole.
-    pub fn spawn(self, pieces: Pieces, answer: impl Future<Output = Result<Unchecked, Status>> + Send + 'static) {
+    /// Has it told in the background, the pieces as they come, then the whole, which is kept in its session before that.
+    pub fn spawn(
+        self,
+        pieces: Pieces,
+        answer: impl Future<Output = Result<Unchecked, Status>> + Send + 'static,
+        exchange: Option<Exchange>,
+    ) {
         let Telling { teller, journal, grace, tasks } = self;
         let run = Arc::clone(teller.run());
         if let Some(journal) = journal {
@@ -187,7 +193,7 @@ impl Telling {
                 std::future::pending().await
             };
             let outcome = tokio::select! {
-                outcome = tell(&teller, pieces, answer) => outcome,
+                outcome = tell(&teller, pieces, answer, exchange) => outcome,
                 never = left => never,
             };
             teller.end(outcome);
@@ -200,12 +206,20 @@ async fn tell(
     teller: &Teller,
     mut pieces: Pieces,
     answer: impl Future<Output = Result<Unchecked, Status>>,
+    exchange: Option<Exchange>,
 ) -> Result<(), Status> {
     while let Some(piece) = pieces.next().await {
         teller.tell(Event::Token(piece)).await;
     }
-    let whole = pieces.whole(answer.await?);
-    teller.tell(Event::Done(whole)).await;
+    let answer = answer.await;
+    let (told, agent) = pieces.told();
+    let (told, agent) = (told.to_owned(), agent.to_owned());
+    let whole = answer.map(|answer| pieces.whole(answer));
+    if let Some(exchange) = exchange {
+        let broken_off = Answered { content: told, agent, incomplete: true, ..Answered::default() };
+        exchange.end(whole.as_ref().map_or(broken_off, Answered::whole)).await;
+    }
+    teller.tell(Event::Done(whole?)).await;
     Ok(())
 }
 

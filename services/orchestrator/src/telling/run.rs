@@ -120,7 +120,7 @@ impl Attendance {
                 match found {
                     Found::Event(event) => {
                         reader.place.store(number + 1, Ordering::Relaxed);
-                        let event = ChatEvent { id: reader.run.id.event(number), ..event };
+                        let event = ChatEvent { id: reader.run.id.event(number), ..*event };
                         return Some((Ok(event), Some((reader, log))));
                     }
                     Found::NotYet => {
