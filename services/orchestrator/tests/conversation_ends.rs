@@ -1,6 +1,7 @@
 //! How conversations end, and how many there may be; and that there are none of a product that promises to keep nothing.
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
 use tonic::{Code, Response};
 use weft_core::{Reason, new_id};
 use weft_db::sql;
@@ -64,22 +65,19 @@ async fn a_fleeting_session_is_gone_an_hour_after_its_latest_message(world: &Wor
 }
 
 async fn a_hundred_fleeting_sessions_are_the_most(world: &World) {
-    let mut made = tokio::task::JoinSet::new();
-    for _ in 0..105 {
+    let creates = (0..105).map(|_| {
         let (client, token) = (world.client(), world.here.token("adiuva", &world.who, 600));
-        made.spawn(async move {
-            let create = || {
-                let request = with_token(CreateSessionRequest::default(), "adiuva", &token);
-                let mut client = client.clone();
-                async move { client.create_session(request).await.map(Response::into_inner) }
-            };
-            patiently(create).await
-        });
-    }
-    let made = made.join_all().await;
+        let create = move || {
+            let request = with_token(CreateSessionRequest::default(), "adiuva", &token);
+            let mut client = client.clone();
+            async move { client.create_session(request).await.map(Response::into_inner) }
+        };
+        async move { patiently(create).await }
+    });
+    let made: Vec<_> = stream::iter(creates).buffer_unordered(8).collect().await;
     let (kept, refused): (Vec<_>, Vec<_>) = made.into_iter().partition(Result::is_ok);
     // Where Redis was too slow to answer, one was begun and nobody told.
-    assert!((50..=100).contains(&kept.len()) && refused.len() == 105 - kept.len(), "{} kept", kept.len());
+    assert!((90..=100).contains(&kept.len()) && refused.len() == 105 - kept.len(), "{} kept", kept.len());
     for status in refused {
         assert_eq!(Reason::of(&status.unwrap_err()), Some(Reason::QuotaExceeded));
     }
