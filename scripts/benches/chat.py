@@ -10,7 +10,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from benches.common import (TARGET, Mesh, Postgres, Redis, build, cpu_s, drive, free_port, goal, middle, post, raised, stop,
+from benches.common import (TARGET, UNLIMITED_ADDRESS, Mesh, Postgres, Redis, build, cpu_s, drive, free_port, goal, middle, post, raised, stop,
                             told, tree_cpu_s, until_listening)
 
 CALLERS = (1, 16, 100)
@@ -19,7 +19,6 @@ MODEL = "gpt-4o-mini"
 WORDS, PROMPT_TOKENS = 32, 20
 # Of everybody, a day, and of a token: more than any bench spends.
 DAILY, RATE = 1_000_000_000_000_000, 100
-WHO = {"email": "bench@example.com", "password": "correct horse battery"}
 HEADS = ("callers", "answer", "added p50 ms", "added p99 ms", "added p50 to first text ms", "Weft CPU ms a request", "direct p50 ms", "Weft p50 ms",
          "direct p99 ms", "Weft p99 ms", "direct req/s", "Weft req/s")
 
@@ -36,12 +35,12 @@ def metered(manifest):
 class Bench:
     """A stub of a model, and a mesh in front of it."""
 
-    def __init__(self, folder, waits):
+    def __init__(self, folder, wait_ms, accounts=1):
         self.folder, self.running, self.port, self.answered, self.stub = folder, [], free_port(), 0, None
         try:
             self.postgres = postgres = Postgres(folder)
             self.running.append(postgres)
-            environment = {"OPENAI_BASE_URL": f"http://127.0.0.1:{self.port}/v1", "OPENAI_API_KEY": "a key of nobody"}
+            environment = {**UNLIMITED_ADDRESS, "OPENAI_BASE_URL": f"http://127.0.0.1:{self.port}/v1", "OPENAI_API_KEY": "a key of nobody"}
             self.pids = {"PostgreSQL": postgres.process.pid}
             if shutil.which("redis-server"):
                 redis = Redis()
@@ -53,11 +52,15 @@ class Bench:
             self.mesh = Mesh(folder, manifest=metered, database=postgres.database("weft"), environment=environment)
             self.running.append(self.mesh)
             self.pids.update({name: process.pid for name, process in self.mesh.processes.items()})
-            self.bearer = f"authorization: Bearer {post(self.mesh.edge + '/api/v1/auth/register', WHO)['access_token']}"
-            self.serve(waits[0])
+            self.tokens = [self.register(f"bench{number}@example.com") for number in range(accounts)]
+            (folder / "tokens").write_text("\n".join(self.tokens))
+            self.serve(wait_ms)
         except BaseException:
             self.stop()
             raise
+
+    def register(self, email):
+        return post(self.mesh.edge + "/api/v1/auth/register", {"email": email, "password": "correct horse battery"})["access_token"]
 
     def serve(self, wait_ms):
         """The same port each time: Weft is told it once."""
@@ -68,12 +71,12 @@ class Bench:
         until_listening(self.port, self.stub, "the stub")
 
     def ask(self, through_weft, streamed, callers, seconds):
-        base, headers = (self.mesh.edge, [self.bearer]) if through_weft else (f"http://127.0.0.1:{self.port}", [])
+        base, tokens = (self.mesh.edge, ["--tokens", self.folder / "tokens"]) if through_weft else (f"http://127.0.0.1:{self.port}", [])
         messages = [{"role": "system", "content": "You are brief."}, {"role": "user", "content": "Say what a word is, in as many words as you may."}]
         body = json.dumps({"model": MODEL, "messages": messages, "max_tokens": WORDS, **({"stream": True} if streamed else {})})
         before = self.cpu()
-        seen = told(drive(base + "/v1/chat/completions", "--body", body, "--expect", "stream" if streamed else "completion",
-                          seconds=seconds, callers=callers, headers=headers))
+        seen = told(drive(base + "/v1/chat/completions", "--body", body, "--expect", "stream" if streamed else "completion", *tokens,
+                          seconds=seconds, callers=callers))
         after = self.cpu()
         good = seen["answers"].pop("ok", None)
         wrong = {answer: times["count"] for answer, times in seen["answers"].items()}
@@ -94,15 +97,19 @@ class Bench:
 
     def accounts(self):
         """Whether everything that was answered has been paid, which says that all of it was held before."""
-        for _ in range(100):
-            request = urllib.request.Request(self.mesh.edge + "/api/v1/wallet/balance", headers=dict([self.bearer.split(": ", 1)]))
-            balance = json.loads(urllib.request.urlopen(request, timeout=10).read())
-            if not balance["held"]:
-                break
-            time.sleep(0.1)
-        paid, due = DAILY - round(balance["total"] * 1e6), self.answered * (WORDS + PROMPT_TOKENS) * RATE
-        print(f"\npaid {paid:,} micro-credits for {self.answered:,} answers, due {due:,}, still held {balance['held']:,}")
+        begun = time.monotonic()
+        paid = held = 0
+        for token in self.tokens:
+            while (balance := self.balance(token))["held"] and time.monotonic() < begun + 10:
+                time.sleep(0.1)
+            paid, held = paid + DAILY - round(balance["total"] * 1e6), held + balance["held"]
+        due = self.answered * (WORDS + PROMPT_TOKENS) * RATE
+        print(f"\npaid {paid:,} micro-credits for {self.answered:,} answers, due {due:,}, still held {held:,}")
         self.mesh.tell_logs()
+
+    def balance(self, token):
+        request = urllib.request.Request(self.mesh.edge + "/api/v1/wallet/balance", headers={"authorization": f"Bearer {token}"})
+        return json.loads(urllib.request.urlopen(request, timeout=10).read())
 
     def sanitizer_share(self, seconds):
         """Percent of Weft's CPU, by samples of what runs; what it allocates is not among them. None without perf."""
@@ -124,13 +131,14 @@ class Bench:
             running.stop()
 
 
-def chat(seconds, rounds, waits):
+def chat(seconds, rounds, waits, accounts):
     build("--bins", "--example", "load")
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), waits)
+        bench = Bench(Path(folder), waits[0], accounts)
         try:
             commits = [f"{bench.postgres.commit_ms(clients):.2f} ms for {clients}" for clients in CALLERS]
-            print(f"a commit of PostgreSQL on this disk takes {', '.join(commits)} at once; a call waits for one, and its end for another")
+            print(f"{accounts} accounts; a commit of PostgreSQL on this disk takes {', '.join(commits)} at once: a call waits for one, "
+                  "and its end for another")
             for wait_ms in waits:
                 bench.serve(wait_ms)
                 report(bench, wait_ms, measure(bench, seconds, rounds))

@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from benches.bad_tokens import bad_tokens
-from benches.common import Mesh, Postgres, build, drive, goal, middle, post, raised, told
+from benches.common import UNLIMITED_ADDRESS, Mesh, Postgres, build, drive, goal, middle, post, raised, told
 
 # It signs people in by password and by an issuer.
 PRODUCT = {"x-weft-product": "zerobs"}
@@ -22,7 +22,6 @@ TIMES = 100
 # So long tokens with unknown key ids come, in s: longer than the pause between two fetches.
 FLOOD_S = 12
 ACCOUNTS = 200
-UNLIMITED = {"WEFT_EDGE_LOGINS_PER_MINUTE": "1000000", "WEFT_EDGE_ANONYMOUS_PER_MINUTE": "1000000"}
 
 
 def account(number):
@@ -83,7 +82,7 @@ def identity(seconds, rounds):
         folder = Path(text)
         postgres = Postgres(folder)
         try:
-            environment = {**UNLIMITED, "SUPABASE_URL": issuer.url, "WEFT_MAIL_DIR": str(folder / "mail")}
+            environment = {**UNLIMITED_ADDRESS, "SUPABASE_URL": issuer.url, "WEFT_MAIL_DIR": str(folder / "mail")}
             mesh = Mesh(folder, product="zerobs", manifest=raised, database=postgres.database("weft"), environment=environment)
             try:
                 measure(mesh, issuer, seconds, rounds)

@@ -7,13 +7,14 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::serve::ListenerExt;
@@ -63,8 +64,11 @@ struct Drive {
     /// `name: value`.
     #[arg(long = "header")]
     headers: Vec<String>,
+    /// A file of access tokens, one a line: each caller has the next.
+    #[arg(long)]
+    tokens: Option<PathBuf>,
     #[arg(long, default_value_t = 1)]
-    callers: u32,
+    callers: usize,
     #[arg(long)]
     seconds: f64,
     /// All callers together ask so often, at even times, as far as enough of them are free. Default: at once again.
@@ -156,6 +160,7 @@ struct Plan {
     drive: Drive,
     client: Client,
     headers: HeaderMap,
+    bearers: Vec<HeaderValue>,
     begun: Instant,
     asked: AtomicU32,
 }
@@ -181,7 +186,9 @@ impl Plan {
         if drive.body.is_some() {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
-        Plan { drive, client, headers, begun: Instant::now(), asked: AtomicU32::new(0) }
+        let tokens = drive.tokens.as_ref().map(|path| std::fs::read_to_string(path).unwrap()).unwrap_or_default();
+        let bearers = tokens.lines().map(|token| HeaderValue::try_from(format!("Bearer {token}")).unwrap()).collect();
+        Plan { drive, client, headers, bearers, begun: Instant::now(), asked: AtomicU32::new(0) }
     }
 
     /// The number of the next request, once it is its time; None when all time is over.
@@ -198,11 +205,15 @@ impl Plan {
         Some(number)
     }
 
-    async fn caller(self: Arc<Plan>) -> Seen {
+    async fn caller(self: Arc<Plan>, place: usize) -> Seen {
         let mut seen = Seen::default();
+        let mut headers = self.headers.clone();
+        if let Some(bearer) = self.bearers.iter().cycle().nth(place) {
+            headers.insert(AUTHORIZATION, bearer.clone());
+        }
         while let Some(number) = self.turn().await {
             let mut request = self.client.request(self.drive.method.clone(), &self.drive.url);
-            request = request.headers(self.headers.clone());
+            request = request.headers(headers.clone());
             if let Some(body) = &self.drive.body {
                 request = request.body(body.replace('#', &(number % self.drive.numbers.max(1)).to_string()));
             }
@@ -287,8 +298,8 @@ async fn drive(arguments: Drive) {
     let callers = arguments.callers;
     let plan = Arc::new(Plan::new(arguments));
     let mut running = JoinSet::new();
-    for _ in 0..callers {
-        running.spawn(Arc::clone(&plan).caller());
+    for place in 0..callers {
+        running.spawn(Arc::clone(&plan).caller(place));
     }
     let mut all = Seen::default();
     while let Some(seen) = running.join_next().await {
