@@ -189,7 +189,11 @@ async fn a_key_gives_a_token_that_may_call_what_its_scopes_name_and_nothing_of_t
     assert_eq!(claim(&token, "sid"), json!(format!("key:{id}")));
     assert_eq!(claim(&token, "scp"), json!(["chat"]));
     assert_eq!(claim(&token, "key"), json!({"id": id}));
-    assert_eq!((claim(&token, "aud"), claim(&ana, "aud")), (json!("weft:key"), json!("weft")), "not taken for a user's");
+    assert_eq!(
+        (claim(&token, "aud"), claim(&ana, "aud")),
+        (json!("weft:key"), json!("weft")),
+        "not taken for a user's"
+    );
     assert_eq!((claim(&token, "roles"), claim(&token, "email")), (json!([]), json!("")));
     let life = world.product().identity.access_ttl_s;
     assert_eq!(token.expires_at, (world.clock.now_ms() / 1000 + life) * 1000);
