@@ -5,7 +5,7 @@ use futures_util::{SinkExt, StreamExt};
 use http::Method;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -14,6 +14,7 @@ use weft_testing::eventually;
 use crate::harness::{Edge, LIMITED, TALK_OVER};
 
 pub const PATIENCE: Duration = Duration::from_secs(5);
+const RECEIVE_BUFFER_BYTES: u32 = 64 * 1024;
 const OPCODE_TEXT: u8 = 1;
 const OPCODE_CONTINUE: u8 = 0;
 const OPCODE_PONG: u8 = 10;
@@ -61,7 +62,10 @@ fn handshake(path: &str, headers: &[(&str, &str)]) -> String {
 
 /// Sends a request and reads the head of its answer, to the byte.
 async fn ask(edge: &Edge, request: &str) -> (TcpStream, String) {
-    let mut stream = TcpStream::connect(edge.address).await.unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
+    // A client that reads nothing is soon full.
+    socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES).unwrap();
+    let mut stream = socket.connect(edge.address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
