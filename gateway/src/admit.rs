@@ -53,6 +53,8 @@ pub type Over = Pin<Box<dyn Future<Output = Status> + Send>>;
 pub struct Greeted {
     /// As [`Term::until_over`].
     pub over: Over,
+    /// When their token expires, in s since 1970; an API key says nothing.
+    pub expires: Option<i64>,
     /// Whose it is: an account, or an address.
     pub holder: String,
 }
@@ -117,7 +119,7 @@ impl Door {
     pub async fn admit(&self, method: &Method, parts: &mut Parts, visit: &Visit) -> Result<Term, Status> {
         let address = self.address(&parts.headers, visit.peer);
         let (admitted, asked) = (Instant::now(), grpc_timeout(&parts.headers));
-        match self.look(method, parts, address).await {
+        match self.look(method, parts, address, visit).await {
             Ok(caller) => {
                 self.limit(method, &caller, address, visit).await?;
                 let mut term =
@@ -136,7 +138,8 @@ impl Door {
     /// As [`Door::admit`].
     pub async fn greet(&self, method: &Method, parts: &mut Parts, visit: &Visit) -> Result<Greeted, Status> {
         let address = self.address(&parts.headers, visit.peer);
-        let caller = match self.look(method, parts, address).await {
+        let foreign = Foreign::of(&parts.headers);
+        let caller = match self.look(method, parts, address, visit).await {
             Ok(caller) => caller,
             Err(refusal) => return Err(self.refuse_from(address, refusal, visit).await),
         };
@@ -145,18 +148,23 @@ impl Door {
             Some(user) => format!("{}/{}", user.prd, user.sub),
             None => network(address),
         };
+        // The token that goes inward in the place of another one is renewed as long as that one is good.
+        let expires = match (&caller.user, foreign) {
+            (Some(_user), Some(foreign)) => foreign.expires(),
+            (user, _) => user.as_ref().map(|user| user.exp),
+        };
         let now = Instant::now();
         let term = Term { deadline: now, admitted: now, asked: None, user: caller.user, guard: self.guard.clone() };
-        Ok(Greeted { over: term.until_over(), holder })
+        Ok(Greeted { over: term.until_over(), expires, holder })
     }
 
     /// Who is calling.
-    async fn look(&self, method: &Method, parts: &mut Parts, address: IpAddr) -> Result<Caller, Status> {
+    async fn look(&self, method: &Method, parts: &mut Parts, address: IpAddr, visit: &Visit) -> Result<Caller, Status> {
         check_headers(&parts.headers)?;
         self.name_product(parts)?;
         strip_identity(&mut parts.headers, address);
         match Foreign::of(&parts.headers) {
-            Some(foreign) => self.look_foreign(method, &mut parts.headers, &foreign).await,
+            Some(foreign) => self.look_foreign(method, &mut parts.headers, &foreign, (address, visit)).await,
             None => self.guard.admit(&method.path, &parts.headers).await,
         }
     }
@@ -167,6 +175,7 @@ impl Door {
         method: &Method,
         headers: &mut HeaderMap,
         foreign: &Foreign,
+        (address, visit): (IpAddr, &Visit),
     ) -> Result<Caller, Status> {
         let public = self.guard.policies().get(&method.path).is_none_or(|policy| policy.access == Access::Public);
         // An API key is nobody there, and is not asked about.
@@ -176,7 +185,8 @@ impl Door {
         }
         let mut tried = None;
         loop {
-            let ours = match self.exchange.token(foreign, headers, tried.as_ref()).await {
+            let may_ask = self.count_asking(address, visit);
+            let ours = match self.exchange.token(foreign, headers, tried.as_ref(), may_ask).await {
                 Ok(ours) => ours,
                 Err(_refusal) if public => {
                     headers.remove(AUTHORIZATION);
@@ -292,7 +302,22 @@ impl Door {
         self.spend(&limits, visit).await
     }
 
+    /// Counts a request whose token identity has to be asked about, once. Before it is: a guess must cost its guesser more
+    /// than identity.
+    async fn count_asking(&self, address: IpAddr, visit: &Visit) -> Result<(), Status> {
+        if visit.has_asked() {
+            return Ok(());
+        }
+        let asking = Visit::new(visit.peer);
+        let outcome = self.count_from(address, &asking).await;
+        visit.asked(asking);
+        outcome
+    }
+
     async fn count_from(&self, address: IpAddr, visit: &Visit) -> Result<(), Status> {
+        if visit.has_asked() {
+            return Ok(());
+        }
         self.spend(&[self.anonymous(address)], visit).await
     }
 

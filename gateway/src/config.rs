@@ -96,7 +96,7 @@ pub struct Config {
     #[serde(deserialize_with = "positive")]
     pub weft_edge_write_timeout_ms: u64,
     /// `WEFT_EDGE_CONNECTION_AGE_MS`: after this time a connection takes no new requests, so that clients spread
-    /// over the replicas. Default 3600000.
+    /// over the replicas; an idle WebSocket is closed. Default 3600000.
     #[serde(deserialize_with = "positive")]
     pub weft_edge_connection_age_ms: u64,
     /// `WEFT_EDGE_STREAM_LIMIT_MS`: longest stream, and longest deadline that a client may ask for. At most and by

@@ -69,6 +69,11 @@ impl Foreign {
         Some(Foreign { token: token.to_owned(), digest, expires })
     }
 
+    /// When it expires by its own word, in s since 1970; None: an API key.
+    pub fn expires(&self) -> Option<i64> {
+        self.expires
+    }
+
     /// Whether it is an API key, which is nobody where anybody may call.
     pub fn is_key(&self) -> bool {
         is_api_key(&self.token)
@@ -92,12 +97,18 @@ impl Exchange {
     }
 
     /// A token of ours; another one than `tried`, which turned out to be withdrawn. Calls with one token at once share
-    /// one question.
+    /// one question. `may_ask` is only awaited where identity has to be asked.
     ///
     /// # Errors
-    /// UNAUTHENTICATED, the same as for any bad token; PERMISSION_DENIED (`account_suspended`); UNAVAILABLE if identity
+    /// What `may_ask` says; UNAUTHENTICATED, the same as for any bad token; PERMISSION_DENIED (`account_suspended`); UNAVAILABLE if identity
     /// cannot be asked.
-    pub async fn token(&self, foreign: &Foreign, headers: &HeaderMap, tried: Option<&Known>) -> Result<Known, Status> {
+    pub async fn token(
+        &self,
+        foreign: &Foreign,
+        headers: &HeaderMap,
+        tried: Option<&Known>,
+        may_ask: impl Future<Output = Result<(), Status>>,
+    ) -> Result<Known, Status> {
         if foreign.is_key() && !may_be_api_key(&foreign.token) {
             return Err(not_valid());
         }
@@ -111,6 +122,8 @@ impl Exchange {
         if let Some(refusal) = self.refused.get(&foreign.digest) {
             return Err(refusal);
         }
+        // Here, and not in the question: others who share it may be at other addresses.
+        may_ask.await?;
         let asked = self.known.try_get_with(foreign.digest, self.ask(foreign, headers)).await;
         asked.map_err(|status| {
             let refusal = Status::clone(&status);

@@ -82,7 +82,7 @@ async fn build(config: &Config, mesh: &Mesh, products: Arc<Products>) -> Result<
     let operator = Operator::read(config, Duration::from_millis(mesh.config().weft_connect_timeout_ms))?;
     let Contracts { services, methods, policies, reflection } = contracts(mesh.config(), &operator)?;
     // The mesh's own guard knows our contracts only; this one knows the operator's too.
-    let guard = Guard::new(Arc::new(policies), mesh.verifier()).with_entitlements(mesh.entitlements());
+    let guard = Guard::new(Arc::new(policies), mesh.verifier().at_edge()).with_entitlements(mesh.entitlements());
     let cache = cache(config, mesh).await?;
     let rules = Rules {
         default_product: config.weft_default_product.clone(),
@@ -102,6 +102,7 @@ async fn build(config: &Config, mesh: &Mesh, products: Arc<Products>) -> Result<
     let sockets = Sockets {
         seats: Seats::new(config.weft_edge_max_sockets),
         ping_every: Duration::from_millis(config.weft_edge_ping_ms),
+        age: Duration::from_millis(config.weft_edge_connection_age_ms),
     };
     Ok(Edge { door, methods, origins, health, limits: limits(config), sockets, mesh: mesh.clone() })
 }
@@ -130,6 +131,13 @@ fn contracts(mesh: &MeshConfig, operator: &Operator) -> Result<Contracts, Error>
     {
         return Err(Error::Descriptors(format!(
             "{rpc} is streamed_by {sibling} and has another policy, give both the same"
+        )));
+    }
+    // What may be begun may be stopped, and stopping opens nothing else.
+    let kind = |rpc: &str| policies.get(rpc).map(|policy| (policy.access, &policy.feature, &policy.scope));
+    if let Some((rpc, stop)) = methods.stops().iter().find(|(rpc, stop)| kind(rpc) != kind(stop)) {
+        return Err(Error::Descriptors(format!(
+            "{rpc} is stopped_by {stop}, which others may call, give both the same access, feature and scope"
         )));
     }
     let names: Vec<String> =

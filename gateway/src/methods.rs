@@ -10,8 +10,11 @@ use crate::error::Style;
 use crate::http_rule::http_rules;
 use crate::meters::Meters;
 use crate::routes::{Binding, Routes};
-use crate::transcode::{MessageId, Tables};
+use crate::transcode::{Kind, Label, MessageId, Tables};
 use crate::upstream::Upstream;
+
+/// The field of a request to stop an answer that says which.
+pub const RUN_ID_FIELD: &str = "run_id";
 
 /// One RPC.
 pub struct Method {
@@ -37,6 +40,8 @@ pub struct Method {
     pub http_status: StatusCode,
     /// Whose habits its JSON follows.
     pub style: Style,
+    /// Path of the RPC that stops an answer of it, whose request has a `run_id`.
+    pub stopped_by: Option<String>,
     /// What is counted of it.
     pub meters: Meters,
 }
@@ -46,6 +51,7 @@ pub struct Method {
 pub struct Methods {
     by_path: HashMap<String, Arc<Method>>,
     siblings: Vec<(String, String)>,
+    stops: Vec<(String, String)>,
     /// Where JSON arrives.
     pub routes: Routes,
 }
@@ -68,6 +74,7 @@ impl Methods {
             for (method, descriptor) in &made {
                 let sibling = sibling(method, descriptor, &made)?;
                 self.add_routes(method, descriptor, sibling)?;
+                self.add_stop(method)?;
             }
         }
         Ok(())
@@ -93,6 +100,7 @@ impl Methods {
             server_streaming: descriptor.is_server_streaming(),
             http_status: http_status(descriptor).ok_or_else(|| format!("{rpc}: its http_status is not 200 to 299"))?,
             style: style(descriptor).ok_or_else(|| format!("{rpc}: its style is not known"))?,
+            stopped_by: stopped_by(descriptor),
             meters: Meters::new(&rpc),
             path,
             rpc,
@@ -125,6 +133,30 @@ impl Methods {
             self.routes.add(rule.verb, binding, &template)?;
         }
         Ok(())
+    }
+
+    /// Checks who stops an RPC's answers.
+    fn add_stop(&mut self, method: &Method) -> Result<(), String> {
+        let Some(path) = &method.stopped_by else { return Ok(()) };
+        let fits = self.by_path.get(path).is_some_and(|stop| {
+            let run = stop.tables.path(stop.input, RUN_ID_FIELD).and_then(|run| stop.tables.at(stop.input, &run));
+            let takes_run = matches!(run, Some((_, Kind::String, Label::Plain | Label::Optional)));
+            takes_run && !stop.server_streaming && !stop.client_streaming
+        });
+        if !fits || !method.server_streaming || method.client_streaming {
+            return Err(format!(
+                "{}: stopped_by is for RPCs that stream answers alone, and names a unary one of its service whose request \
+                 has the string {RUN_ID_FIELD}",
+                method.rpc
+            ));
+        }
+        self.stops.push((method.path.clone(), path.clone()));
+        Ok(())
+    }
+
+    /// RPCs whose answers another one stops, and that one, by path.
+    pub fn stops(&self) -> &[(String, String)] {
+        &self.stops
     }
 
     /// RPCs that another one answers as a stream, and that one, by path.
@@ -167,6 +199,12 @@ fn sibling(
             method.rpc
         )),
     }
+}
+
+/// Path of the RPC that `weft.options.v1.stopped_by` names, if it names one.
+fn stopped_by(descriptor: &MethodDescriptor) -> Option<String> {
+    let name = option(descriptor, "weft.options.v1.stopped_by")?;
+    Some(format!("/{}/{}", descriptor.parent_service().full_name(), name.as_str()?))
 }
 
 /// What an option says of an RPC, if it says anything.

@@ -21,12 +21,14 @@ pub struct Visit {
     /// The other end of the connection.
     pub peer: SocketAddr,
     standing: OnceLock<(u32, Decision)>,
+    /// What the limit of its address has decided when identity had to be asked who it is.
+    asked: OnceLock<(u32, Decision)>,
 }
 
 impl Visit {
     /// A request that no limit has counted yet.
     pub fn new(peer: SocketAddr) -> Visit {
-        Visit { peer, standing: OnceLock::new() }
+        Visit { peer, standing: OnceLock::new(), asked: OnceLock::new() }
     }
 
     /// What the limit of so many a minute that binds has decided. A request is counted once.
@@ -34,9 +36,21 @@ impl Visit {
         let _first = self.standing.set((per_minute, decision));
     }
 
+    /// Identity has to be asked who it is, which was counted as `asking`.
+    pub fn asked(&self, asking: Visit) {
+        if let Some(standing) = asking.standing.into_inner() {
+            let _first = self.asked.set(standing);
+        }
+    }
+
+    /// Whether it was counted for asking who it is.
+    pub fn has_asked(&self) -> bool {
+        self.asked.get().is_some()
+    }
+
     /// Tells how it stands, in any protocol's headers. Says nothing of a request that no limit has counted.
     pub fn tell(&self, headers: &mut HeaderMap) {
-        let Some((per_minute, decision)) = self.standing.get() else { return };
+        let Some((per_minute, decision)) = self.standing.get().or(self.asked.get()) else { return };
         let (remaining, reset) = match *decision {
             Decision::Admitted { remaining, reset } => (remaining, whole_seconds(reset)),
             Decision::Refused { retry_after } => {

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -20,12 +20,16 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Code, Status};
 use tonic_types::ErrorDetails;
-use weft_auth::{AUDIENCE, Claims, ISSUER, Signer};
+use weft_auth::{AUDIENCE, Claims, ISSUER, KEY_AUDIENCE, KeyClaim, Signer, key_session};
 use weft_core::{Clock, Reason, new_id};
 use weft_gateway::Config;
 use weft_product::Products;
 use weft_proto::billing::v1::Entitlements;
-use weft_proto::identity::v1::Revocation;
+use weft_proto::identity::v1::auth_service_server::{AuthService, AuthServiceServer};
+use weft_proto::identity::v1::{
+    AccessToken, AuthTokens, ExchangeTokenRequest, GetMeRequest, LoginRequest, LogoutRequest, LogoutResponse,
+    RefreshRequest, RegisterRequest, Revocation, UserProfile,
+};
 use weft_runtime::{Mesh, MeshConfig, Shutdown};
 use weft_testing::{FakeService, eventually};
 
@@ -53,7 +57,9 @@ pub struct Edge {
     _folder: tempfile::TempDir,
     /// Identity and billing.
     _fakes: [FakeService; 2],
-    revoked: Arc<Mutex<Vec<Revocation>>>,
+    pub revoked: Arc<Mutex<Vec<Revocation>>>,
+    /// What identity was asked about.
+    pub exchanged: Exchanged,
 }
 
 /// Headers of calls, in order, by path.
@@ -103,9 +109,12 @@ impl Edge {
 
     /// An edge before a shop at this address.
     pub async fn before(shop: SocketAddr, seen: Seen, change: impl FnOnce(&mut Config)) -> Edge {
-        let signer = Signer::from_seed("k1".to_owned(), &[7; 32]);
+        let signer = signer();
         let revoked = Arc::default();
-        let identity = FakeService::identity_with(signer.jwk(), Arc::clone(&revoked));
+        let exchanged = Exchanged::default();
+        let identity = FakeService::identity_and(signer.jwk(), Arc::clone(&revoked), |routes| {
+            routes.add_service(AuthServiceServer::new(exchanged.clone()))
+        });
         let billing = FakeService::billing(allowed);
         let folder = tempfile::tempdir().unwrap();
         let descriptors = folder.path().join("shop.binpb");
@@ -141,6 +150,7 @@ impl Edge {
             _folder: folder,
             _fakes: [identity, billing],
             revoked,
+            exchanged,
         };
         eventually("the edge serving", Duration::from_secs(10), || async { edge.try_get("/health").await.is_some() })
             .await;
@@ -165,21 +175,12 @@ impl Edge {
     }
 
     pub fn token_of(&self, user: &str, product: &str) -> String {
-        let now = Clock::System.now_ms() / 1000;
-        self.signer.mint(&Claims {
-            iss: ISSUER.to_owned(),
-            aud: AUDIENCE.to_owned(),
-            sub: user.to_owned(),
-            prd: product.to_owned(),
-            sid: format!("session of {user}"),
-            jti: new_id(),
-            email: String::new(),
-            roles: Vec::new(),
-            scp: None,
-            key: None,
-            iat: now - 1,
-            exp: now + 600,
-        })
+        self.signer.mint(&claims(user, product, 600))
+    }
+
+    /// A token of `user` in adiuva that expires in so many seconds.
+    pub fn token_for(&self, user: &str, seconds: i64) -> String {
+        self.signer.mint(&claims(user, "adiuva", seconds))
     }
 
     async fn try_get(&self, path: &str) -> Option<Answer> {
@@ -286,6 +287,28 @@ impl Edge {
         let mut back = Vec::new();
         let closed = tokio::time::timeout(patience, stream.read_to_end(&mut back)).await.is_ok();
         (String::from_utf8_lossy(&back).into_owned(), closed)
+    }
+}
+
+fn signer() -> Signer {
+    Signer::from_seed("k1".to_owned(), &[7; 32])
+}
+
+fn claims(user: &str, product: &str, seconds: i64) -> Claims {
+    let now = Clock::System.now_ms() / 1000;
+    Claims {
+        iss: ISSUER.to_owned(),
+        aud: AUDIENCE.to_owned(),
+        sub: user.to_owned(),
+        prd: product.to_owned(),
+        sid: format!("session of {user}"),
+        jti: new_id(),
+        email: String::new(),
+        roles: Vec::new(),
+        scp: None,
+        key: None,
+        iat: now - 1,
+        exp: now + seconds,
     }
 }
 
@@ -418,7 +441,11 @@ async fn shop(
         "Talk" | "StreamComplete" => {
             let stream = tower::service_fn(move |request: tonic::Request<Bytes>| {
                 let outcome = talk(&pool, rpc == "StreamComplete", request, seen.clone());
-                async move { outcome.map(tonic::Response::new) }
+                async move {
+                    let mut response = tonic::Response::new(outcome?);
+                    response.metadata_mut().insert("x-run-id", "run".parse().unwrap());
+                    Ok(response)
+                }
             });
             grpc.server_streaming(stream, request).await
         }
@@ -440,7 +467,12 @@ async fn shop(
         }
         _ => {
             let one = tower::service_fn(move |request: tonic::Request<Bytes>| {
-                let outcome = unary(&pool, &rpc, request.into_inner());
+                let message = request.into_inner();
+                if rpc == "StopTalk" {
+                    let run = to_json("shop.v1.StopTalkRequest", &message)["run_id"].as_str().unwrap().to_owned();
+                    seen.lock().unwrap().push((format!("stopped {run}"), HeaderMap::new()));
+                }
+                let outcome = unary(&pool, &rpc, message);
                 async move { outcome.map(tonic::Response::new) }
             });
             grpc.unary(one, request).await
@@ -513,6 +545,64 @@ fn failure(request: &DynamicMessage) -> Status {
             reason.status_with("told “so”", details)
         }
         None => Status::new(Code::from_i32(i32::try_from(number("code")).unwrap()), "told so"),
+    }
+}
+
+/// The only API key that is one, of `ana`; see [`Exchanged`].
+pub const GOOD_KEY: &str = "sk-weft-goodgoodgoodgoodgoodgoodgoodgoodgoodgoodgoo";
+/// Its id.
+pub const KEY_ID: &str = "key of ana";
+
+/// An identity that gives tokens for [`GOOD_KEY`]; how often it was asked about anything.
+#[derive(Clone, Default)]
+pub struct Exchanged(Arc<AtomicUsize>);
+
+impl Exchanged {
+    pub fn asked(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[tonic::async_trait]
+impl AuthService for Exchanged {
+    async fn exchange_token(
+        &self,
+        request: tonic::Request<ExchangeTokenRequest>,
+    ) -> Result<tonic::Response<AccessToken>, Status> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        if request.get_ref().token != GOOD_KEY {
+            return Err(Reason::Unauthenticated.status("no such key"));
+        }
+        let of_ana = claims("ana", "adiuva", 600);
+        let claims = Claims {
+            aud: KEY_AUDIENCE.to_owned(),
+            sid: key_session(KEY_ID),
+            scp: Some(vec!["shop".to_owned()]),
+            key: Some(KeyClaim { id: KEY_ID.to_owned(), limit: None }),
+            ..of_ana
+        };
+        let expires_at = claims.exp * 1000;
+        Ok(tonic::Response::new(AccessToken { access_token: signer().mint(&claims), expires_at }))
+    }
+
+    async fn register(&self, _: tonic::Request<RegisterRequest>) -> Result<tonic::Response<AuthTokens>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn login(&self, _: tonic::Request<LoginRequest>) -> Result<tonic::Response<AuthTokens>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn refresh(&self, _: tonic::Request<RefreshRequest>) -> Result<tonic::Response<AuthTokens>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn logout(&self, _: tonic::Request<LogoutRequest>) -> Result<tonic::Response<LogoutResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn get_me(&self, _: tonic::Request<GetMeRequest>) -> Result<tonic::Response<UserProfile>, Status> {
+        Err(Status::unimplemented("not here"))
     }
 }
 

@@ -9,9 +9,11 @@
 mod access;
 mod connections;
 mod decimals;
+mod endings;
 mod grpc;
 mod harness;
 mod json;
+mod keys;
 mod limits;
 mod openai_style;
 mod paths;

@@ -205,6 +205,25 @@ fn options_that_cannot_be_meant_are_refused_at_the_start() {
         let told = problem(&service, word);
         assert!(told.contains(names) && told.contains("says.v1.SayService"), "{service}: {told}");
     }
+    let talk = |stop: &str, options: &str| {
+        format!(
+            "rpc Talk(Ask) returns (stream Word) {{ option (weft.options.v1.stopped_by) = \"Stop\"; }}
+             rpc Stop({stop}) returns (Ask) {{ {options} }}"
+        )
+    };
+    let run = "string run_id = 1;";
+    assert_eq!(problem(&talk("Word", ""), run), "");
+    for (service, field, names) in [
+        (talk("Word", ""), word, "run_id"),
+        (talk("Word", ""), "int64 run_id = 1;", "run_id"),
+        (talk("stream Word", ""), run, "unary"),
+        (talk("Word", "").replace("\"Stop\"", "\"Nobody\""), run, "stopped_by"),
+        (talk("Word", "").replace("(stream Word)", "(Word)"), run, "stream answers"),
+        (talk("Word", "option (weft.options.v1.policy) = {access: ACCESS_ADMIN};"), run, "access"),
+    ] {
+        let told = problem(&service, field);
+        assert!(told.contains(names) && told.contains("says.v1.SayService"), "{service}: {told}");
+    }
     for (field, names) in [
         ("int64 id = 1 [(weft.options.v1.json) = {event_id: true}];", "event_id"),
         ("repeated string id = 1 [(weft.options.v1.json) = {event_id: true}];", "event_id"),

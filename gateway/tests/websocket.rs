@@ -5,7 +5,7 @@ use futures_util::{SinkExt, StreamExt};
 use http::Method;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -13,21 +13,22 @@ use weft_testing::eventually;
 
 use crate::harness::{Edge, LIMITED, TALK_OVER};
 
-const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(5);
+const RECEIVE_BUFFER_BYTES: u32 = 64 * 1024;
 const OPCODE_TEXT: u8 = 1;
 const OPCODE_CONTINUE: u8 = 0;
 const OPCODE_PONG: u8 = 10;
 
 /// A client behind its handshake.
-struct Socket {
-    stream: WebSocketStream<TcpStream>,
+pub struct Socket {
+    pub stream: WebSocketStream<TcpStream>,
     /// What the server answered to the handshake.
     head: String,
 }
 
 /// What came instead of a socket: head and body.
 #[derive(Debug)]
-struct Refused {
+pub struct Refused {
     head: String,
     body: String,
 }
@@ -61,16 +62,19 @@ fn handshake(path: &str, headers: &[(&str, &str)]) -> String {
 
 /// Sends a request and reads the head of its answer, to the byte.
 async fn ask(edge: &Edge, request: &str) -> (TcpStream, String) {
-    let mut stream = TcpStream::connect(edge.address).await.unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
+    // A client that reads nothing is soon full.
+    socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES).unwrap();
+    let mut stream = socket.connect(edge.address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
-        head.push(tokio::time::timeout(PATIENCE, stream.read_u8()).await.expect("an answer").unwrap());
+        head.push(tokio::time::timeout(PATIENCE, stream.read_u8()).await.unwrap().unwrap());
     }
     (stream, String::from_utf8(head).unwrap().to_ascii_lowercase())
 }
 
-async fn try_open(edge: &Edge, path: &str, headers: &[(&str, &str)]) -> Result<Socket, Refused> {
+pub async fn try_open(edge: &Edge, path: &str, headers: &[(&str, &str)]) -> Result<Socket, Refused> {
     let (mut stream, head) = ask(edge, &handshake(path, headers)).await;
     if head.starts_with("http/1.1 101") {
         let stream = WebSocketStream::from_raw_socket(stream, Role::Client, None).await;
@@ -91,25 +95,25 @@ async fn refused(edge: &Edge, path: &str, headers: &[(&str, &str)]) -> Refused {
 
 impl Socket {
     /// A socket of `user`.
-    async fn of(edge: &Edge, user: &str, path: &str, protocols: &str) -> Socket {
+    pub async fn of(edge: &Edge, user: &str, path: &str, protocols: &str) -> Socket {
         let bearer = format!("Bearer {}", edge.token(user));
         let opened = try_open(edge, path, &[("authorization", &bearer), ("sec-websocket-protocol", protocols)]).await;
         opened.unwrap_or_else(|refused| panic!("{refused:?}"))
     }
 
     /// A socket of `ana` with plain frames.
-    async fn open(edge: &Edge) -> Socket {
+    pub async fn open(edge: &Edge) -> Socket {
         Socket::of(edge, "ana", "/v1/talk", "").await
     }
 
-    async fn say(&mut self, text: impl ToString) {
+    pub async fn say(&mut self, text: impl ToString) {
         self.stream.send(Message::text(text.to_string())).await.unwrap();
     }
 
     /// The next text, or the close code.
-    async fn hear(&mut self) -> Result<String, u16> {
+    pub async fn hear(&mut self) -> Result<String, u16> {
         loop {
-            let next = tokio::time::timeout(PATIENCE, self.stream.next()).await.expect("something to hear");
+            let next = tokio::time::timeout(PATIENCE, self.stream.next()).await.unwrap();
             match next {
                 Some(Ok(Message::Text(text))) => return Ok(text.to_string()),
                 Some(Ok(Message::Close(frame))) => return Err(frame.map_or(1005, |frame| frame.code.into())),
@@ -119,23 +123,23 @@ impl Socket {
         }
     }
 
-    async fn text(&mut self) -> String {
+    pub async fn text(&mut self) -> String {
         self.hear().await.unwrap_or_else(|code| panic!("closed: {code}"))
     }
 
-    async fn json(&mut self) -> Value {
+    pub async fn json(&mut self) -> Value {
         let text = self.text().await;
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
     }
 
     /// The code of the error that comes next.
-    async fn error(&mut self) -> String {
+    pub async fn error(&mut self) -> String {
         let told = self.json().await;
         told["error"]["code"].as_str().unwrap_or_else(|| panic!("no error: {told}")).to_owned()
     }
 
     /// The close code that comes next.
-    async fn close(&mut self) -> u16 {
+    pub async fn close(&mut self) -> u16 {
         match self.hear().await {
             Ok(text) => panic!("not closed: {text}"),
             Err(code) => code,
@@ -168,11 +172,11 @@ fn over(edge: &Edge) -> usize {
     edge.seen.lock().unwrap().iter().filter(|(path, _)| path == TALK_OVER).count()
 }
 
-async fn until_over(edge: &Edge, count: usize) {
+pub async fn until_over(edge: &Edge, count: usize) {
     eventually("the call cancelled", PATIENCE, || async { over(edge) == count }).await;
 }
 
-const HANGING: &str = r#"{"say": ["Hi"], "hang": true}"#;
+pub const HANGING: &str = r#"{"say": ["Hi"], "hang": true}"#;
 
 #[tokio::test]
 async fn plain_frames_are_the_text_and_then_the_whole() {

@@ -3,9 +3,13 @@
 //! A socket belongs to one path that answers a JSON body with a stream. Every text frame is such a body, and is let in
 //! like a request of its own; the answer comes as text frames, see [`words`]. Browsers cannot set headers on a
 //! WebSocket, so a token and a product may also come as subprotocols.
+mod answer;
+mod end;
 mod progress;
 mod seats;
+mod stop;
 mod talk;
+mod wishes;
 mod words;
 
 use std::sync::Arc;
@@ -56,6 +60,8 @@ pub struct Sockets {
     pub seats: Seats,
     /// How often a client is asked whether it is there.
     pub ping_every: Duration,
+    /// After this time an idle socket is closed.
+    pub age: Duration,
 }
 
 /// Whether a request asks for a WebSocket.
@@ -136,7 +142,7 @@ async fn accepted(edge: &Arc<Edge>, call: Call<'_>, mut parts: Parts) -> Result<
     }
     let method = &call.binding.method;
     let greeted = edge.door.greet(method, &mut parts.clone(), call.visit).await?;
-    let seat = edge.sockets.seats.take(greeted.holder)?;
+    let seat = edge.sockets.seats.take(greeted.holder.clone())?;
     let line = Line {
         edge: edge.clone(),
         binding: call.binding.clone(),
@@ -148,7 +154,7 @@ async fn accepted(edge: &Arc<Edge>, call: Call<'_>, mut parts: Parts) -> Result<
     };
     edge.mesh.tasks().spawn("websocket", async move {
         if let Ok(Ok(stream)) = timeout(UPGRADE_WITHIN, upgrade).await {
-            line.talk(stream, greeted.over).await;
+            line.talk(stream, greeted).await;
         }
         drop(seat);
     });

@@ -1,55 +1,43 @@
 //! What happens on an open WebSocket: a request, its answer, the next request.
-use std::future::{Future, pending};
+use std::future::pending;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant as Begun};
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use http::HeaderValue;
 use http::request::Parts;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use serde::Deserialize;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use tonic::{Code, Status};
-use weft_auth::REQUEST_ID_HEADER;
 use weft_core::{Reason, internal_status, new_id};
 
+use super::answer::{Phase, Step};
+use super::end::{End, farewell};
 use super::progress::{Progress, Watched};
+use super::wishes::{wants_cancel, wants_resume};
 use super::words::{Dialect, Words, end, text, words};
-use crate::admit::Over;
+use crate::admit::{Greeted, Over};
 use crate::edge::Edge;
 use crate::error::error_json;
-use crate::frames::{self, Splitter};
-use crate::headers::{LAST_EVENT_ID, check_last_event_id};
-use crate::meters::{Entry, Protocol};
-use crate::relay::{Event, Relay, broken_off, code_of};
-use crate::rest;
+use crate::frames;
+use crate::relay::{Event, broken_off, code_of};
 use crate::routes::Binding;
-use crate::visit::Visit;
 
 /// What is read at once; a client that sends nothing costs so much.
 const READ_BUFFER_BYTES: usize = 8 * 1024;
-/// A frame that is only a wish (to stop, to go on) is shorter.
-const MAX_WISH_BYTES: usize = 256;
 /// What a message may take on the wire in fragments, in times of what it may have.
 const WIRE_FACTOR: usize = 8;
 /// Frames that ask nothing (pings, wishes to stop what does not run) in a minute.
 const IDLE_FRAMES_A_MINUTE: u32 = 240;
 /// Pings without any sign of life before a client is given up.
 const UNANSWERED_PINGS: u32 = 2;
-/// How long a farewell may take, and how much of what a client still sends is taken in meanwhile: it would otherwise
-/// lose the farewell with the connection.
-const FAREWELL_WITHIN: Duration = Duration::from_secs(2);
-const FAREWELL_BYTES: usize = 16 * 1024 * 1024;
 
 /// One socket's place: which RPC answers on it, and whose it is.
 pub struct Line {
@@ -69,23 +57,16 @@ pub struct Line {
     pub request_id: Arc<str>,
 }
 
-/// How a socket ends.
-#[derive(Debug, PartialEq, Eq)]
-enum End {
-    /// We say why.
-    Close(CloseCode, &'static str),
-    /// The client has said that it goes.
-    Closed,
-    /// There is nobody to say anything to.
-    Gone,
-}
-
 struct Talk {
     line: Arc<Line>,
     socket: WebSocketStream<Watched<TokioIo<Upgraded>>>,
     progress: Progress,
     /// When the client may have nothing more.
     over: Over,
+    /// When the token expires.
+    expires: Option<Instant>,
+    /// When it has been open for long enough.
+    old: Instant,
     phase: Phase,
     /// A request that came before the answer was wholly over.
     next: Option<Utf8Bytes>,
@@ -97,55 +78,9 @@ struct Talk {
     idle_frames: (u32, Instant),
 }
 
-enum Phase {
-    Idle,
-    Starting(Arc<str>, Starting),
-    Running(Box<Answer>),
-}
-
-type Starting = Pin<Box<dyn Future<Output = Result<(Answer, Over), Status>> + Send>>;
-
-/// An answer on its way.
-struct Answer {
-    request_id: Arc<str>,
-    relay: Relay,
-    splitter: Splitter,
-    entry: Entry,
-    /// The client knows that it is whole.
-    told: bool,
-}
-
-/// What happens next with an answer.
-enum Step {
-    Started(Result<(Answer, Over), Status>),
-    Event(Event),
-}
-
-impl Phase {
-    async fn step(&mut self) -> Step {
-        match self {
-            Phase::Idle => pending().await,
-            Phase::Starting(_, starting) => Step::Started(starting.await),
-            Phase::Running(answer) => Step::Event(answer.relay.event().await),
-        }
-    }
-
-    fn request_id(&self) -> Option<Arc<str>> {
-        match self {
-            Phase::Idle => None,
-            Phase::Starting(id, _) => Some(id.clone()),
-            Phase::Running(answer) => Some(answer.request_id.clone()),
-        }
-    }
-
-    fn is_told(&self) -> bool {
-        matches!(self, Phase::Running(answer) if answer.told)
-    }
-}
-
 impl Line {
     /// Talks until either end has enough.
-    pub async fn talk(self, stream: Upgraded, over: Over) {
+    pub async fn talk(self, stream: Upgraded, greeted: Greeted) {
         let begun = Begun::now();
         let limit = self.edge.limits.json_bytes;
         let config = WebSocketConfig::default()
@@ -156,11 +91,17 @@ impl Line {
         let progress = Progress::default();
         let watched = Watched { stream: TokioIo::new(stream), progress: progress.clone() };
         let socket = WebSocketStream::from_raw_socket(watched, Role::Server, Some(config)).await;
+        let now = Instant::now();
+        let left_ms = |expires: i64| expires.saturating_mul(1000).saturating_sub(self.edge.mesh.clock().now_ms());
+        let left = |expires| Duration::from_millis(u64::try_from(left_ms(expires)).unwrap_or(0));
+        let (expires, old) = (greeted.expires.map(|expires| now + left(expires)), now + self.edge.sockets.age);
         let mut talk = Talk {
             line: Arc::new(self),
             socket,
             progress,
-            over,
+            over: greeted.over,
+            expires,
+            old,
             phase: Phase::Idle,
             next: None,
             requests: 0,
@@ -185,46 +126,6 @@ impl Line {
         );
         farewell(talk.socket, end).await;
     }
-
-    /// Begins the call of one request frame.
-    async fn start(
-        self: Arc<Line>,
-        body: Utf8Bytes,
-        resume: Option<String>,
-        request_id: Arc<str>,
-    ) -> Result<(Answer, Over), Status> {
-        let method = &self.binding.method;
-        let mut entry = Entry::new(method.clone(), Protocol::WebSocket, request_id.clone(), Begun::now());
-        match self.call(body.as_bytes(), resume, &request_id).await {
-            Ok((relay, over)) => {
-                Ok((Answer { request_id, relay, splitter: Splitter::default(), entry, told: false }, over))
-            }
-            Err(status) => {
-                entry.ended(status.code());
-                Err(status)
-            }
-        }
-    }
-
-    async fn call(&self, body: &[u8], resume: Option<String>, request_id: &str) -> Result<(Relay, Over), Status> {
-        let method = &self.binding.method;
-        let mut parts = self.parts.clone();
-        if let Ok(id) = HeaderValue::from_str(request_id) {
-            parts.headers.insert(REQUEST_ID_HEADER, id);
-        }
-        let term = self.edge.door.admit(method, &mut parts, &Visit::new(self.peer)).await?;
-        let mut body = body;
-        if let Some(id) = resume {
-            let no_id = || Reason::InvalidArgument.status("last_event_id is no id of an event");
-            let id = HeaderValue::try_from(id).ok().filter(|id| !id.is_empty()).ok_or_else(no_id)?;
-            parts.headers.insert(LAST_EVENT_ID, id);
-            check_last_event_id(&mut parts.headers, true)?;
-            body = &[];
-        }
-        let wire = rest::request(&self.edge, &self.binding, &self.segments, &parts, body)?;
-        let (_headers, relay) = rest::begin(method, &parts.headers, frames::seal(wire), &term).await?;
-        Ok((relay, term.until_over()))
-    }
 }
 
 impl Talk {
@@ -241,8 +142,12 @@ impl Talk {
                 }
                 if let Some(body) = self.next.take() {
                     self.begin(body, None);
+                } else if let Err(end) = self.outlived().await {
+                    return end;
                 }
             }
+            let idle = matches!(self.phase, Phase::Idle);
+            let outlived = self.expires.unwrap_or(self.old).min(self.old);
             let went = tokio::select! {
                 () = stop.cancelled(), if cut.is_none() => {
                     cut = Some(Instant::now() + edge.mesh.config().drain_cap() / 2);
@@ -250,6 +155,7 @@ impl Talk {
                 }
                 () = sleep_until(cut.unwrap_or_else(Instant::now)), if cut.is_some() => self.cut().await,
                 status = self.over.as_mut() => self.over(status).await,
+                () = sleep_until(outlived), if idle => Ok(()),
                 _ = pings.tick() => self.ping().await,
                 _ = checks.tick() => self.check(),
                 heard = self.socket.next(), if self.next.is_none() => self.hear(heard).await,
@@ -300,7 +206,7 @@ impl Talk {
         if wants_cancel(&body) {
             let id = self.phase.request_id().filter(|_id| !self.phase.is_told());
             let Some(id) = id else { return self.idle_frame() };
-            self.phase = Phase::Idle;
+            self.stop();
             return self.tell(&Reason::Cancelled.status("the answer was stopped"), &id).await;
         }
         match self.phase {
@@ -317,10 +223,18 @@ impl Talk {
             _ => {
                 let busy = Reason::FailedPrecondition.status("an answer is running, wait for its end or cancel it");
                 let id = self.phase.request_id().unwrap_or_else(|| self.line.request_id.clone());
-                self.phase = Phase::Idle;
+                self.stop();
                 self.tell(&busy, &id).await?;
                 Err(End::Close(CloseCode::Policy, "one answer at a time"))
             }
+        }
+    }
+
+    /// Nobody wants the answer any more.
+    fn stop(&mut self) {
+        let phase = std::mem::replace(&mut self.phase, Phase::Idle);
+        if self.line.binding.method.stopped_by.is_some() {
+            self.line.edge.mesh.tasks().spawn("stop an answer", phase.stop());
         }
     }
 
@@ -336,7 +250,7 @@ impl Talk {
         match step {
             Step::Started(Ok((answer, over))) => {
                 self.over = over;
-                self.phase = Phase::Running(Box::new(answer));
+                self.phase = Phase::Running(answer);
                 Ok(())
             }
             Step::Started(Err(status)) => self.fail(status).await,
@@ -408,6 +322,15 @@ impl Talk {
         Err(End::Close(CloseCode::Policy, "sign in again"))
     }
 
+    /// Whether an idle socket has been open for long enough, or the token it was opened with has expired.
+    async fn outlived(&mut self) -> Result<(), End> {
+        let now = Instant::now();
+        if self.expires.is_some_and(|expires| expires <= now) {
+            return self.fail(Reason::Unauthenticated.status("the access token has expired, sign in again")).await;
+        }
+        if self.old <= now { Err(End::Close(CloseCode::Away, "connect again")) } else { Ok(()) }
+    }
+
     /// The edge stops and cannot wait any longer.
     async fn cut(&mut self) -> Result<(), End> {
         self.fail(Reason::Unavailable.status("the server goes away, connect again")).await?;
@@ -469,8 +392,8 @@ impl Talk {
         tokio::select! {
             biased;
             sent = self.socket.send(message) => sent.map_err(|_error| End::Gone),
-            _status = self.over.as_mut() => Err(End::Gone),
-            () = stopped => Err(End::Gone),
+            _status = self.over.as_mut() => Err(End::Close(CloseCode::Policy, "sign in again")),
+            () = stopped => Err(End::Close(CloseCode::Away, "the server goes away")),
         }
     }
 }
@@ -483,67 +406,9 @@ enum Stopped {
     Failed(Status),
 }
 
-impl Line {
-    /// Whether an answer can be gone on with by the id of its last event.
-    fn resumes(&self) -> bool {
-        let method = &self.binding.method;
-        self.dialect == Dialect::Events && method.tables.event_id(method.output).is_some()
-    }
-}
-
-/// Whether a frame is `{"cancel": true}`.
-fn wants_cancel(body: &str) -> bool {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Wish {
-        cancel: bool,
-    }
-    body.len() <= MAX_WISH_BYTES && serde_json::from_str(body).is_ok_and(|Wish { cancel }| cancel)
-}
-
-/// The id in `{"last_event_id": "…"}`.
-fn wants_resume(body: &str) -> Option<String> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Wish {
-        last_event_id: String,
-    }
-    if body.len() > MAX_WISH_BYTES {
-        return None;
-    }
-    serde_json::from_str(body).ok().map(|Wish { last_event_id }| last_event_id)
-}
-
 fn every(period: Duration) -> Interval {
     let period = period.max(Duration::from_millis(10));
     let mut interval = interval_at(Instant::now() + period, period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
-}
-
-/// Ends a socket so that the client hears why.
-async fn farewell(mut socket: WebSocketStream<Watched<TokioIo<Upgraded>>>, end: End) {
-    let said = async {
-        match end {
-            End::Gone => return,
-            End::Closed => {
-                let _sent = socket.flush().await;
-            }
-            End::Close(code, reason) => {
-                let _sent = socket.close(Some(CloseFrame { code, reason: reason.into() })).await;
-                while let Some(Ok(_late)) = socket.next().await {}
-            }
-        }
-        let mut stream = socket.into_inner();
-        let _shut = stream.shutdown().await;
-        let (mut scratch, mut left) = (vec![0; READ_BUFFER_BYTES], FAREWELL_BYTES);
-        while let Ok(read @ 1..) = stream.read(&mut scratch).await {
-            left = left.saturating_sub(read);
-            if left == 0 {
-                break;
-            }
-        }
-    };
-    // Whoever is slower than this does not get to read why.
-    let _elapsed = timeout(FAREWELL_WITHIN, said).await;
 }

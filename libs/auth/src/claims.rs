@@ -5,8 +5,11 @@ use serde::{Deserialize, Serialize};
 
 /// The `iss` of every access token.
 pub const ISSUER: &str = "weft";
-/// The `aud` of every access token.
+/// The `aud` of a signed-in user's access token.
 pub const AUDIENCE: &str = "weft";
+/// The `aud` of an API key's access token. Another one, so that whoever knows no scopes refuses the token instead of taking it
+/// for a user's.
+pub const KEY_AUDIENCE: &str = "weft:key";
 
 /// The API key that a token was given for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,7 +26,7 @@ pub struct KeyClaim {
 pub struct Claims {
     /// Issuer, [`ISSUER`].
     pub iss: String,
-    /// Audience, [`AUDIENCE`].
+    /// Audience, [`AUDIENCE`] or [`KEY_AUDIENCE`].
     pub aud: String,
     /// Account id.
     pub sub: String,

@@ -24,7 +24,7 @@ mod verifier;
 
 pub use api_key::{API_KEY_PREFIX, is_api_key, key_of_session, key_session, may_be_api_key};
 pub use caller::Caller;
-pub use claims::{AUDIENCE, Claims, ISSUER, KeyClaim};
+pub use claims::{AUDIENCE, Claims, ISSUER, KEY_AUDIENCE, KeyClaim};
 pub use entitlements::Entitlements;
 pub use external::{Claimed, ExternalClaims, ExternalError, ExternalKeys, Fetched, Rules, claimed};
 pub use guard::{Guard, bearer};

@@ -71,11 +71,11 @@ impl Revocations {
     }
 
     /// Why a token with these claims is to be refused, if it is. A session that is over is over, whatever else its
-    /// account is.
-    pub(crate) fn refusal(&self, claims: &Claims) -> Option<Refusal> {
+    /// account is. `renews`: so is one of an API key for which there are newer ones.
+    pub(crate) fn refusal(&self, claims: &Claims, renews: bool) -> Option<Refusal> {
         let entries = self.entries();
         let withdrawn = |id: &String| entries.get(id).filter(|entry| claims.jti <= entry.last_token_id);
-        let key = || claims.key.as_ref().and_then(|key| withdrawn(&key.id));
+        let key = || claims.key.as_ref().filter(|_key| renews).and_then(|key| withdrawn(&key.id));
         let entry = entries.get(&claims.sid).or_else(|| withdrawn(&claims.sub)).or_else(key);
         let entry = entry.or_else(|| entries.get(&claims.jti));
         entry.map(|entry| entry.refusal)
@@ -86,7 +86,7 @@ impl Revocations {
     pub(crate) async fn until_over(&self, claims: &Claims) -> Refusal {
         loop {
             let news = self.0.news.notified();
-            match self.refusal(claims) {
+            match self.refusal(claims, false) {
                 Some(Refusal::Suspended) => return Refusal::Suspended,
                 Some(Refusal::Ended) if self.contains(&claims.sid) => return Refusal::Ended,
                 _ => news.await,
@@ -289,12 +289,12 @@ mod tests {
         let revocations = Revocations::new();
         revocations.insert("a", Refusal::Suspended, 1_000);
         revocations.insert("a", Refusal::Ended, 1_000);
-        assert_eq!(revocations.refusal(&claims("s", "a")), Some(Refusal::Ended));
+        assert_eq!(revocations.refusal(&claims("s", "a"), false), Some(Refusal::Ended));
         revocations.insert("a", Refusal::Suspended, 1_000);
-        assert_eq!(revocations.refusal(&claims("s", "a")), Some(Refusal::Suspended));
+        assert_eq!(revocations.refusal(&claims("s", "a"), false), Some(Refusal::Suspended));
         revocations.insert("s", Refusal::Ended, 1_000);
-        assert_eq!(revocations.refusal(&claims("s", "a")), Some(Refusal::Ended), "its session is over as well");
-        assert_eq!(revocations.refusal(&claims("t", "b")), None);
+        assert_eq!(revocations.refusal(&claims("s", "a"), false), Some(Refusal::Ended), "its session is over as well");
+        assert_eq!(revocations.refusal(&claims("t", "b"), false), None);
     }
 
     #[test]
@@ -302,7 +302,7 @@ mod tests {
         let revocations = Revocations::new();
         let of = |sub: &str, jti: &str| {
             let claims = Claims { sub: sub.to_owned(), ..claims("s", jti) };
-            revocations.refusal(&claims)
+            revocations.refusal(&claims, false)
         };
         revocations.insert_account("ana", "0190-5", Refusal::Suspended, 2_000);
         assert_eq!([of("ana", "0190-4"), of("ana", "0190-5")], [Some(Refusal::Suspended); 2]);

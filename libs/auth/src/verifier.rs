@@ -13,7 +13,7 @@ use weft_core::{Clock, Reason};
 use crate::keys::{KeySet, NoKey};
 use crate::revocations::Refusal;
 use crate::uses::Uses;
-use crate::{AUDIENCE, Claims, ISSUER, Keys, Revocations};
+use crate::{AUDIENCE, Claims, ISSUER, KEY_AUDIENCE, Keys, Revocations};
 
 /// Longer tokens are refused unread, in bytes. Ours have about 500.
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
@@ -31,7 +31,11 @@ const CLOCK_SKEW_S: i64 = 30;
 ///
 /// That it was used is noted the first time, for [`crate::follow`] to report; that an API key was, once a minute.
 #[derive(Clone)]
-pub struct Verifier(Arc<Inner>);
+pub struct Verifier {
+    inner: Arc<Inner>,
+    /// Refuses tokens of an API key for which there are newer ones.
+    renews: bool,
+}
 
 struct Inner {
     keys: Keys,
@@ -66,7 +70,14 @@ impl Verifier {
         let verified =
             moka::sync::Cache::builder().max_capacity(MAX_VERIFIED).eviction_policy(EvictionPolicy::lru()).build();
         let (validation, uses) = (signature_only(keys.algorithm()), Uses::default());
-        Verifier(Arc::new(Inner { keys, revocations, clock, validation, uses, verified }))
+        Verifier { inner: Arc::new(Inner { keys, revocations, clock, validation, uses, verified }), renews: false }
+    }
+
+    /// The same where tokens are given for API keys: one of a key that was changed is refused, so that a newer one is
+    /// asked for. Elsewhere it is good: the edge may not have heard of the change yet.
+    #[must_use]
+    pub fn at_edge(&self) -> Verifier {
+        Verifier { inner: Arc::clone(&self.inner), renews: true }
     }
 
     /// The claims of a token.
@@ -74,7 +85,7 @@ impl Verifier {
     /// Errors: UNAUTHENTICATED, one and the same whatever is wrong with the token; UNAVAILABLE if no keys are
     /// held and identity cannot be reached.
     pub async fn verify(&self, token: &str) -> Result<Arc<Claims>, Status> {
-        let inner = &*self.0;
+        let inner = &*self.inner;
         if token.len() > MAX_TOKEN_BYTES {
             return Err(not_valid());
         }
@@ -82,14 +93,14 @@ impl Verifier {
         let digest = <[u8; 32]>::from(Sha256::digest(token));
         if let Some(known) = inner.verified.get(&digest) {
             if inner.keys.is_current(&known.keys) {
-                let claims = inner.still_good(known.claims)?;
+                let claims = inner.still_good(known.claims, self.renews)?;
                 inner.note_key(&claims, &known.noted);
                 return Ok(claims);
             }
             inner.verified.invalidate(&digest);
         }
         let verified = inner.check(token).await?;
-        let claims = inner.still_good(verified.claims.clone())?;
+        let claims = inner.still_good(verified.claims.clone(), self.renews)?;
         if claims.is_of_key() {
             inner.note_key(&claims, &verified.noted);
         } else {
@@ -103,19 +114,19 @@ impl Verifier {
     /// its account suspended (PERMISSION_DENIED, `account_suspended`). That the token expires meanwhile is no reason.
     /// For what lasts, a stream; it may be dropped at any time.
     pub async fn until_over(&self, claims: &Claims) -> Status {
-        refused(self.0.revocations.until_over(claims).await)
+        refused(self.inner.revocations.until_over(claims).await)
     }
 
     pub(crate) fn revocations(&self) -> &Revocations {
-        &self.0.revocations
+        &self.inner.revocations
     }
 
     pub(crate) fn uses(&self) -> &Uses {
-        &self.0.uses
+        &self.inner.uses
     }
 
     pub(crate) fn clock(&self) -> &Clock {
-        &self.0.clock
+        &self.inner.clock
     }
 }
 
@@ -136,8 +147,9 @@ impl Inner {
         let wire = jsonwebtoken::decode::<Wire>(token, key, &self.validation).map_err(|_| not_valid())?.claims;
         let now_s = self.clock.now_ms().div_euclid(1000);
         let claims = wire.claims;
+        let audience = if claims.is_of_key() { KEY_AUDIENCE } else { AUDIENCE };
         let good = claims.iss == ISSUER
-            && claims.aud == AUDIENCE
+            && claims.aud == audience
             && ![&claims.sub, &claims.prd, &claims.sid, &claims.jti].into_iter().any(String::is_empty)
             && claims.iat <= now_s.saturating_add(CLOCK_SKEW_S)
             && wire.nbf.is_none_or(|nbf| nbf <= now_s.saturating_add(CLOCK_SKEW_S));
@@ -153,17 +165,17 @@ impl Inner {
     }
 
     /// What may change between two calls with the same token.
-    fn still_good(&self, claims: Arc<Claims>) -> Result<Arc<Claims>, Status> {
+    fn still_good(&self, claims: Arc<Claims>, renews: bool) -> Result<Arc<Claims>, Status> {
         if self.clock.now_ms().div_euclid(1000) >= claims.exp {
             return Err(not_valid());
         }
-        self.revocations.refusal(&claims).map_or(Ok(claims), |refusal| Err(refused(refusal)))
+        self.revocations.refusal(&claims, renews).map_or(Ok(claims), |refusal| Err(refused(refusal)))
     }
 }
 
 impl fmt::Debug for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Verifier").field("keys", &self.0.keys).finish_non_exhaustive()
+        f.debug_struct("Verifier").field("keys", &self.inner.keys).finish_non_exhaustive()
     }
 }
 

@@ -13,7 +13,7 @@ use tonic::service::Routes;
 use tonic::transport::{Endpoint, Server};
 use tonic::{Request, Response, Status};
 use tower::ServiceExt;
-use weft_auth::{AUDIENCE, Claims, ISSUER, KeyClaim, Keys, Revocations, Signer, Verifier, key_session};
+use weft_auth::{AUDIENCE, Claims, ISSUER, KEY_AUDIENCE, KeyClaim, Keys, Revocations, Signer, Verifier, key_session};
 use weft_core::{Clock, Reason};
 use weft_proto::Channel;
 use weft_proto::billing::v1::entitlement_service_client::EntitlementServiceClient;
@@ -303,7 +303,8 @@ pub fn claims(user: &str) -> Claims {
 pub fn key_claims(user: &str, scopes: &[&str]) -> Claims {
     let id = format!("key of {user}");
     let scp = Some(scopes.iter().map(|scope| (*scope).to_owned()).collect());
-    Claims { sid: key_session(&id), scp, key: Some(KeyClaim { id, limit: None }), ..claims(user) }
+    let aud = KEY_AUDIENCE.to_owned();
+    Claims { aud, sid: key_session(&id), scp, key: Some(KeyClaim { id, limit: None }), ..claims(user) }
 }
 
 /// A verifier that holds the keys of these signers.

@@ -153,7 +153,7 @@ async fn an_api_key_may_call_what_its_scopes_name_and_nothing_else() {
     let guard = guard();
     const SCOPE: &str = "SCOPE_MISSING";
     let admin = Claims { roles: vec!["admin".into()], ..key_claims("root", &["chat", "admin", ""]) };
-    let keyless = Claims { scp: Some(Vec::new()), ..claims("eve") };
+    let keyless = Claims { key: None, ..key_claims("eve", &[]) };
     let scopeless = Claims { scp: None, ..key_claims("eve", &[]) };
     let foreign = Claims { prd: "zerobs".into(), ..key_claims("eve", &["chat"]) };
     let rows = [

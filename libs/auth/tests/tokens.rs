@@ -5,10 +5,10 @@ use ed25519_dalek::{Signer as _, SigningKey};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 use tonic::{Code, Status};
-use weft_auth::{Keys, Refusal, Revocations, Signer, Verifier};
+use weft_auth::{Claims, Keys, Refusal, Revocations, Signer, Verifier};
 use weft_core::{Clock, Reason};
 
-use crate::fakes::{START_MS, START_S, claims, signer, verifier};
+use crate::fakes::{START_MS, START_S, claims, key_claims, signer, verifier};
 
 const SEED: [u8; 32] = [3; 32];
 const KID: &str = "now";
@@ -41,6 +41,11 @@ fn with(name: &str, value: Value) -> String {
     let mut claims = base();
     claims[name] = value;
     forge(&good_header(), &claims)
+}
+
+/// A token of an API key for this audience.
+fn of_key_for(audience: &str) -> String {
+    ours().mint(&Claims { aud: audience.to_owned(), ..key_claims("ada", &["chat"]) })
 }
 
 fn without(name: &str) -> String {
@@ -159,6 +164,8 @@ fn claims_gone_wrong() -> Vec<(&'static str, String)> {
         ("iss with something behind it", with("iss", json!("weft2"))),
         ("wrong aud", with("aud", json!("elsewhere"))),
         ("aud for others too", with("aud", json!(["weft", "elsewhere"]))),
+        ("a user's for API keys", with("aud", json!("weft:key"))),
+        ("an API key's for users", of_key_for("weft")),
         ("exp as text", with("exp", json!((START_S + 3600).to_string()))),
         ("exp as a fraction", with("exp", json!(1.9e9 + 0.5))),
         ("exp null", with("exp", Value::Null)),

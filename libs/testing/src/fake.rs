@@ -36,7 +36,16 @@ impl FakeService {
 
     /// An identity that has one key and lists these ended sessions and withdrawn tokens.
     pub fn identity_with(key: Jwk, revocations: Arc<Mutex<Vec<Revocation>>>) -> FakeService {
-        FakeService::start(Routes::new(KeyServiceServer::new(OneKey { key, revocations })))
+        FakeService::identity_and(key, revocations, |routes| routes)
+    }
+
+    /// The same with further services of identity's.
+    pub fn identity_and(
+        key: Jwk,
+        revocations: Arc<Mutex<Vec<Revocation>>>,
+        further: impl FnOnce(Routes) -> Routes,
+    ) -> FakeService {
+        FakeService::start(further(Routes::new(KeyServiceServer::new(OneKey { key, revocations }))))
     }
 
     /// A billing that allows each user what `allowed` says of their id. It knows no features to check.

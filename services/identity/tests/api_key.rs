@@ -18,6 +18,7 @@ on_both_databases! {
     a_key_is_seen_once_listed_changed_and_revoked
     an_account_has_fifty_keys_also_if_they_are_made_at_once
     what_is_wrong_with_a_key_to_make_is_said
+    a_budget_needs_a_product_with_credits
     a_key_gives_a_token_that_may_call_what_its_scopes_name_and_nothing_of_the_account
     whatever_is_no_key_is_refused_alike
     a_revoked_key_is_refused_everywhere_within_a_second
@@ -33,9 +34,16 @@ on_both_databases! {
 }
 
 const MINUTE_MS: i64 = 60_000;
+/// A product with credits, where keys may have budgets.
+const METERED: &str = OTHER_PRODUCT;
+
+/// The product of somebody.
+fn product(owner: &Session) -> String {
+    claim(owner, "prd").as_str().unwrap().to_owned()
+}
 
 async fn create(node: &Node, owner: &Session, request: CreateApiKeyRequest) -> Result<CreateApiKeyResponse, Reason> {
-    let answer = node.call(owner, "/weft.identity.v1.ApiKeyService/CreateApiKey", request).await;
+    let answer = node.call_in(&product(owner), owner, "/weft.identity.v1.ApiKeyService/CreateApiKey", request).await;
     answer.map_err(|status| reason(&status))
 }
 
@@ -51,17 +59,18 @@ async fn key(node: &Node, owner: &Session) -> (String, ApiKey) {
 
 async fn list(node: &Node, owner: &Session) -> Vec<ApiKey> {
     let path = "/weft.identity.v1.ApiKeyService/ListApiKeys";
-    node.call::<_, ListApiKeysResponse>(owner, path, ListApiKeysRequest {}).await.unwrap().api_keys
+    node.call_in::<_, ListApiKeysResponse>(&product(owner), owner, path, ListApiKeysRequest {}).await.unwrap().api_keys
 }
 
 async fn update(node: &Node, owner: &Session, request: UpdateApiKeyRequest) -> Result<ApiKey, Reason> {
-    let answer = node.call(owner, "/weft.identity.v1.ApiKeyService/UpdateApiKey", request).await;
+    let answer = node.call_in(&product(owner), owner, "/weft.identity.v1.ApiKeyService/UpdateApiKey", request).await;
     answer.map_err(|status| reason(&status))
 }
 
 async fn revoke(node: &Node, owner: &Session, id: &str) -> Result<(), Reason> {
     let path = "/weft.identity.v1.ApiKeyService/RevokeApiKey";
-    let answer = node.call::<_, RevokeApiKeyResponse>(owner, path, RevokeApiKeyRequest { id: id.to_owned() }).await;
+    let request = RevokeApiKeyRequest { id: id.to_owned() };
+    let answer = node.call_in::<_, RevokeApiKeyResponse>(&product(owner), owner, path, request).await;
     answer.map(|answer| assert!(answer.ok)).map_err(|status| reason(&status))
 }
 
@@ -81,7 +90,8 @@ fn account(tokens: &Session) -> String {
 
 async fn a_key_is_seen_once_listed_changed_and_revoked(world: &World) {
     let node = world.node().await;
-    let (ana, bob) = (node.register("ana@example.com").await, node.register("bob@example.com").await);
+    let [ana, bob] = ["ana@example.com", "bob@example.com"].map(|email| node.register_in(METERED, email, PASSWORD));
+    let (ana, bob) = (ana.await.unwrap(), bob.await.unwrap());
     let (text, first) = key(&node, &ana).await;
     assert!(text.starts_with(API_KEY_PREFIX) && text.ends_with(&first.last_four) && text.len() == 51, "{text}");
     let now_ms = world.clock.now_ms();
@@ -152,19 +162,38 @@ async fn what_is_wrong_with_a_key_to_make_is_said(world: &World) {
     assert_eq!(update(&node, &ana, wrong).await, Err(Reason::InvalidArgument));
 }
 
+async fn a_budget_needs_a_product_with_credits(world: &World) {
+    let node = world.node().await;
+    let limited = CreateApiKeyRequest { budget: Some(5), ..named("a program") };
+    let ana = node.register_in(METERED, "ana@example.com", PASSWORD).await.unwrap();
+    assert_eq!(create(&node, &ana, limited.clone()).await.unwrap().api_key.unwrap().budget, Some(5));
+    let bob = node.register("bob@example.com").await;
+    assert_eq!(create(&node, &bob, limited).await, Err(Reason::InvalidArgument), "nothing would be counted");
+    let (_, known) = key(&node, &bob).await;
+    let limit = UpdateApiKeyRequest { id: known.id.clone(), name: None, budget: Some(5) };
+    assert_eq!(update(&node, &bob, limit).await, Err(Reason::InvalidArgument));
+    let rename = UpdateApiKeyRequest { id: known.id.clone(), name: Some("other".to_owned()), budget: None };
+    assert_eq!(update(&node, &bob, rename).await.unwrap(), ApiKey { name: "other".to_owned(), ..known });
+}
+
 async fn a_key_gives_a_token_that_may_call_what_its_scopes_name_and_nothing_of_the_account(world: &World) {
     let node = world.node().await;
     node.register("ana@example.com").await;
     world.grant("ana@example.com", "admin").await;
     let ana = node.login("ana@example.com").await.unwrap();
-    let order = CreateApiKeyRequest { scopes: vec!["chat".to_owned()], budget: Some(7), ..named("a program") };
+    let order = CreateApiKeyRequest { scopes: vec!["chat".to_owned()], ..named("a program") };
     let CreateApiKeyResponse { key, api_key } = create(&node, &ana, order).await.unwrap();
     let id = api_key.unwrap().id;
     let token = exchange(&node, &key).await.unwrap();
     assert_eq!(claim(&token, "sub"), claim(&ana, "sub"));
     assert_eq!(claim(&token, "sid"), json!(format!("key:{id}")));
     assert_eq!(claim(&token, "scp"), json!(["chat"]));
-    assert_eq!(claim(&token, "key"), json!({"id": id, "limit": 7}));
+    assert_eq!(claim(&token, "key"), json!({"id": id}));
+    assert_eq!(
+        (claim(&token, "aud"), claim(&ana, "aud")),
+        (json!("weft:key"), json!("weft")),
+        "not taken for a user's"
+    );
     assert_eq!((claim(&token, "roles"), claim(&token, "email")), (json!([]), json!("")));
     let life = world.product().identity.access_ttl_s;
     assert_eq!(token.expires_at, (world.clock.now_ms() / 1000 + life) * 1000);
@@ -296,9 +325,9 @@ async fn keys_outlive_sessions_and_passwords(world: &World) {
 async fn a_new_budget_counts_within_a_second_and_a_new_name_changes_no_token(world: &World) {
     let nodes = [world.node().await, world.node().await];
     let elsewhere = world.neighbour(&nodes[1]);
-    let ana = nodes[0].register("ana@example.com").await;
+    let ana = nodes[0].register_in(METERED, "ana@example.com", PASSWORD).await.unwrap();
     let (text, known) = key(&nodes[0], &ana).await;
-    let old = exchange(&nodes[0], &text).await.unwrap();
+    let old = exchange_in(&nodes[0], METERED, &text).await.unwrap();
     let claims = elsewhere.verifier().verify(&old.access_token).await.unwrap();
     assert_eq!(claims.key.as_ref().unwrap().limit, None);
     let order = UpdateApiKeyRequest { id: known.id.clone(), name: Some("renamed".to_owned()), budget: None };
@@ -307,16 +336,17 @@ async fn a_new_budget_counts_within_a_second_and_a_new_name_changes_no_token(wor
 
     let order = UpdateApiKeyRequest { id: known.id, name: None, budget: Some(3_000_000) };
     update(&nodes[0], &ana, order).await.unwrap();
-    eventually("the refusal of the old token", Duration::from_secs(1), async || {
-        elsewhere.verifier().verify(&old.access_token).await.is_err()
+    let verifier = elsewhere.verifier();
+    eventually("the refusal of the old token at the edge", Duration::from_secs(1), async || {
+        verifier.at_edge().verify(&old.access_token).await.is_err()
     })
     .await;
-    let verifier = elsewhere.verifier();
+    verifier.verify(&old.access_token).await.expect("where the edge forwards it meanwhile, it is good");
     let over = verifier.until_over(&claims);
     let soon = tokio::time::timeout(Duration::from_millis(50), over).await;
     assert!(soon.is_err(), "what it has begun goes on");
-    let token = exchange(&nodes[1], &text).await.unwrap();
-    let claims = elsewhere.verifier().verify(&token.access_token).await.unwrap();
+    let token = exchange_in(&nodes[1], METERED, &text).await.unwrap();
+    let claims = verifier.at_edge().verify(&token.access_token).await.unwrap();
     assert_eq!(claims.key.as_ref().unwrap().limit, Some(3_000_000));
     elsewhere.shutdown().trigger();
 }
@@ -349,12 +379,12 @@ async fn the_last_use_is_known_to_the_minute(world: &World) {
 async fn a_key_ends_at_its_time_and_so_do_its_tokens(world: &World) {
     let node = world.node().await;
     let ana = node.register("ana@example.com").await;
-    let expires_at = Some(world.clock.now_ms() + 60_000);
-    let order = CreateApiKeyRequest { expires_at, ..named("for a minute") };
+    let expires_at = world.clock.now_ms() + 60_000;
+    let order = CreateApiKeyRequest { expires_at: Some(expires_at), ..named("for a minute") };
     let CreateApiKeyResponse { key, api_key } = create(&node, &ana, order).await.unwrap();
-    assert_eq!(api_key.unwrap().expires_at, expires_at);
+    assert_eq!(api_key.unwrap().expires_at, Some(expires_at));
     let token = exchange(&node, &key).await.unwrap();
-    assert_eq!(token.expires_at, expires_at.unwrap() / 1000 * 1000);
+    assert_eq!(token.expires_at, expires_at / 1000 * 1000);
     world.pass(59);
     assert_eq!(node.me(&token).await, Err(Reason::ScopeMissing));
     world.pass(1);
@@ -400,9 +430,9 @@ async fn an_erased_account_takes_its_keys_along(world: &World) {
 
 async fn what_happened_to_keys_is_written_down(world: &World) {
     let node = world.node().await;
-    let ana = node.register("ana@example.com").await;
+    let ana = node.register_in(METERED, "ana@example.com", PASSWORD).await.unwrap();
     let (text, known) = key(&node, &ana).await;
-    exchange(&node, &text).await.unwrap();
+    exchange_in(&node, METERED, &text).await.unwrap();
     let same = UpdateApiKeyRequest { id: known.id.clone(), ..UpdateApiKeyRequest::default() };
     update(&node, &ana, same.clone()).await.unwrap();
     update(&node, &ana, UpdateApiKeyRequest { budget: Some(1), ..same }).await.unwrap();

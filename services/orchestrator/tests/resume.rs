@@ -141,6 +141,11 @@ fn place(event: &ChatEvent) -> (String, i64) {
     (run.to_owned(), number.parse().unwrap())
 }
 
+/// The id of the answer that the metadata names.
+fn run_id(answer: &tonic::Response<Streaming<ChatEvent>>) -> String {
+    answer.metadata().get("x-run-id").unwrap().to_str().unwrap().to_owned()
+}
+
 /// An answer of so many words, one every `each`.
 fn words(count: usize, each: Duration) -> Reply {
     let words: Vec<String> = (0..count).map(|at| format!("w{at} ")).collect();
@@ -192,9 +197,12 @@ at_both! {
 async fn an_answer_is_read_on_behind_any_event(stage: Stage) {
     const WORDS: i64 = 40;
     stage.weft.llm.script([words(WORDS as usize, Duration::ZERO)]);
-    let whole = all(stage.ask().await).await;
+    let answer = stage.weft.client().stream_chat(stage.of(PAYER, message())).await.unwrap();
+    let named = run_id(&answer);
+    let whole = all(answer.into_inner()).await;
     whole.end.as_ref().unwrap();
     let (run, _) = place(&whole.events[0]);
+    assert_eq!(named, run, "told before the first event");
     assert!(run.len() == 22 && run.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)), "{run}");
     let places: Vec<_> = whole.events.iter().map(place).collect();
     let expected: Vec<_> = (0..event_count(WORDS as usize) as i64).map(|number| (run.clone(), number)).collect();
@@ -395,9 +403,11 @@ async fn a_lost_connection_is_taken_up_by_asking_again(stage: Stage) {
         let mut request = stage.of(PAYER, ChatRequest::default());
         request.metadata_mut().insert("last-event-id", last.parse().unwrap());
         let mut client = stage.there();
-        async move { client.stream_chat(request).await.map(tonic::Response::into_inner) }
+        async move { client.stream_chat(request).await }
     };
-    let rest = all(again(&first.events[9].id).await.unwrap()).await;
+    let answer = again(&first.events[9].id).await.unwrap();
+    assert_eq!(run_id(&answer), place(&first.events[9]).0);
+    let rest = all(answer.into_inner()).await;
     assert_eq!(first.text() + &rest.text(), rest.done().unwrap().response);
     for wrong in ["1", "nonsense.1", "AAAAAAAAAAAAAAAAAAAAAA", "AAAAAAAAAAAAAAAAAAAAAA.-1"] {
         let status = again(wrong).await.map(drop).unwrap_err();

@@ -195,6 +195,7 @@ fn number(told: &Told) -> usize {
 }
 
 /// Edges in turn serve, and die in the middle of an answer.
+#[expect(clippy::print_stdout, reason = "the figures of the proof")]
 async fn the_rest_comes_over_the_other_edge(options: Options, another_orchestrator: bool) {
     let (stub, folder) = (LlmStub::start().await, tempfile::tempdir().unwrap());
     let mut mesh = metered(options, &stub, folder.path()).await;
@@ -202,6 +203,7 @@ async fn the_rest_comes_over_the_other_edge(options: Options, another_orchestrat
     let url = orchestrator.as_ref().map_or(&mesh.orchestrator.url, |other| &other.url);
     let other = mesh.gateway.twin(&[("WEFT_ORCHESTRATOR_URL", url)]).await;
     let person = Persona::register(mesh.edge(), "adiuva", "reader@example.com").await;
+    #[expect(clippy::disallowed_methods, reason = "a longer proof is asked for by the environment of a test")]
     let rounds = std::env::var("WEFT_PROVE_ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().unwrap());
     let expected: Vec<String> = (0..WORDS).map(|at| format!("w{at}")).collect();
     let mut slowest = Duration::ZERO;

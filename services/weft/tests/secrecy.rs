@@ -245,5 +245,5 @@ async fn no_run_of_a_prompt_gets_out_by_any_way_and_in_any_field() {
             }
         }
     }
-    println!("{asked} answers of which each said the prompt of {} characters: nothing got out", letters.len());
+    assert!(asked > 500, "{asked} answers each said the prompt");
 }

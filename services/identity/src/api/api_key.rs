@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 use tonic::{Request, Response, Status};
-use weft_auth::{Caller, Claims, KeyClaim, Refusal, key_session};
+use weft_auth::{Caller, Claims, KEY_AUDIENCE, KeyClaim, Refusal, key_session};
 use weft_core::new_id;
 use weft_db::Tx;
 use weft_product::Product;
@@ -90,7 +90,7 @@ impl Identity {
             name: api_key::name(&request.name)?.to_owned(),
             scopes: api_key::scopes(&request.scopes)?,
             last_four: secret.last_four().to_owned(),
-            budget: api_key::budget(request.budget)?,
+            budget: self.budget(claims, request.budget)?,
             created_at: now_ms,
             expires_at: api_key::expiry(request.expires_at, now_ms)?,
             last_used_at: None,
@@ -110,6 +110,15 @@ impl Identity {
         Ok(CreateApiKeyResponse { key: secret.text().to_owned(), api_key: Some(api_key) })
     }
 
+    /// What a key may spend, in a product where something is spent.
+    fn budget(&self, claims: &Claims, micro: Option<i64>) -> Result<Option<i64>, Error> {
+        let has_credits = |product: &Arc<Product>| product.plans.iter().any(|plan| plan.credits.is_some());
+        if micro.is_some() && !self.products.get(&claims.prd).is_some_and(has_credits) {
+            return Err(Error::InvalidField("this product has no credits, leave budget out"));
+        }
+        api_key::budget(micro)
+    }
+
     /// Changes name or budget. Tokens that say another budget are withdrawn, so that the new one counts within a second.
     async fn update_key(
         &self,
@@ -119,7 +128,7 @@ impl Identity {
     ) -> Result<ApiKeyRow, Error> {
         let now_ms = self.clock.now_ms();
         let name = request.name.as_deref().map(api_key::name).transpose()?;
-        let budget = api_key::budget(request.budget)?;
+        let budget = self.budget(claims, request.budget)?;
         let event = event(caller, claims, AuditKind::ApiKeyChanged, &request.id, now_ms);
         let (row, withdrawn) = self
             .db
@@ -252,6 +261,7 @@ fn claims(access: &Access, session: &Session, key: ApiKeyRow) -> Claims {
         suspended: false,
     };
     Claims {
+        aud: KEY_AUDIENCE.to_owned(),
         roles: Vec::new(),
         scp: Some(stored_scopes(&key.scopes)),
         key: Some(KeyClaim { id: key.id, limit: key.budget }),

@@ -44,6 +44,8 @@ const PLACE_LONGER: Duration = Duration::from_secs(10);
 const ADMIN: &str = "admin";
 /// What a client sends that reads on behind the event of this id.
 const LAST_EVENT_ID: &str = "last-event-id";
+/// Where the id of an answer is told before its first event.
+const RUN_ID: &str = "x-run-id";
 /// Pieces of text that may wait before the model has to wait too.
 const PIECES_WAITING: usize = 16;
 
@@ -288,15 +290,15 @@ impl ChatService for ChatApi {
         let owner = owner(&caller)?;
         let tellings = &self.parts.tellings;
         if let Some(place) = last_event(request.metadata())? {
-            return Ok(Response::new(tellings.resume(owner, place).await?));
+            return Ok(named(place.run, tellings.resume(owner, place).await?));
         }
         let job = self.admit(&caller, request.into_inner()).await.map_err(refuse)?;
         let (sender, pieces) = job.sanitizer.pieces(PIECES_WAITING);
-        let Begun { events, telling } = tellings.begin(owner, job.product.on_disconnect)?;
+        let Begun { id, events, telling } = tellings.begin(owner, job.product.on_disconnect)?;
         let exchange = job.exchange.clone();
         let end = job.start(Speaker::telling(sender).until(telling.stop()));
         telling.spawn(pieces, async move { end.await.unwrap_or(Err(Error::Lost)).map_err(refuse) }, exchange);
-        Ok(Response::new(events))
+        Ok(named(id, events))
     }
 
     type ResumeChatStream = Events;
@@ -316,7 +318,8 @@ impl ChatService for ChatApi {
         let after = after.map_err(|_negative| Error::Invalid("after is below 0".into()))?;
         // Who reconnects to the same address has heard more than it says there.
         let next = after.map_or(0, |after| after.saturating_add(1)).max(last.map_or(0, |last| last.next));
-        Ok(Response::new(self.parts.tellings.resume(owner(&caller)?, Position { run, next }).await?))
+        let events = self.parts.tellings.resume(owner(&caller)?, Position { run, next }).await?;
+        Ok(named(run, events))
     }
 
     async fn cancel_chat(&self, request: Request<CancelChatRequest>) -> Result<Response<CancelChatResponse>, Status> {
@@ -330,6 +333,15 @@ impl ChatService for ChatApi {
 /// Whose answers the caller may read.
 fn owner(caller: &Caller) -> Result<Owner<'_>, Status> {
     Ok(Owner { product: &caller.product, account: &caller.user()?.sub })
+}
+
+/// The events of the answer of this id.
+fn named(id: RunId, events: Events) -> Response<Events> {
+    let mut response = Response::new(events);
+    if let Ok(id) = id.text().parse() {
+        response.metadata_mut().insert(RUN_ID, id);
+    }
+    response
 }
 
 /// Where a client wants to read on that lost its connection.

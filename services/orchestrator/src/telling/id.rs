@@ -46,9 +46,14 @@ impl RunId {
         URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok().map(RunId)
     }
 
+    /// As its readers have it.
+    pub fn text(&self) -> String {
+        URL_SAFE_NO_PAD.encode(self.0)
+    }
+
     /// The id of one of its events.
     pub fn event(&self, number: u64) -> String {
-        format!("{}.{number}", URL_SAFE_NO_PAD.encode(self.0))
+        format!("{}.{number}", self.text())
     }
 
     /// Where it is kept, of this account.

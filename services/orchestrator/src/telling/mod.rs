@@ -72,6 +72,8 @@ pub struct Owner<'a> {
 
 /// An answer that begins: it has a reader, and is to be told.
 pub struct Begun {
+    /// Its id.
+    pub id: RunId,
     /// What its reader gets.
     pub events: Events,
     /// Who tells it.
@@ -113,7 +115,7 @@ impl Tellings {
             OnDisconnect::Continue => None,
         };
         let telling = Telling { teller, journal: self.journal(&locator)?, grace, tasks: self.tasks.clone() };
-        Ok(Begun { events: reader.events().boxed(), telling })
+        Ok(Begun { id, events: reader.events().boxed(), telling })
     }
 
     /// The events of an answer from a place on.
