@@ -53,6 +53,11 @@ impl Client {
         self.send(self.http.put(format!("{}{path}", self.edge)).json(body), bearer).await
     }
 
+    /// PATCHes JSON; the status and the JSON that came back.
+    pub async fn patch(&self, path: &str, bearer: Option<&str>, body: &Value) -> (u16, Value) {
+        self.send(self.http.patch(format!("{}{path}", self.edge)).json(body), bearer).await
+    }
+
     /// DELETEs; the status and the JSON that came back.
     pub async fn delete(&self, path: &str, bearer: Option<&str>) -> (u16, Value) {
         self.send(self.http.delete(format!("{}{path}", self.edge)), bearer).await

@@ -182,6 +182,8 @@ impl Billing {
                 Err(status) if Reason::of(&status) == Some(Reason::KeyBudgetExceeded) => {
                     return Err(Reason::KeyBudgetExceeded);
                 }
+                // What others hold of the budget comes back in part.
+                Err(status) if Reason::of(&status) == Some(Reason::RateLimited) => {}
                 Err(status) => {
                     let unknown =
                         [Code::Unavailable, Code::Cancelled, Code::DeadlineExceeded, Code::Aborted, Code::Unknown];

@@ -422,6 +422,7 @@ async fn every_annotated_rpc_has_its_route() {
             "get" => client.get(&path, None).await,
             "post" => client.post(&path, None, &json!({})).await,
             "put" => client.put(&path, None, &json!({})).await,
+            "patch" => client.patch(&path, None, &json!({})).await,
             "delete" => client.delete(&path, None).await,
             other => panic!("{other} {path}: teach this test the verb"),
         };
