@@ -100,8 +100,8 @@ impl Exchange {
     /// one question. `may_ask` is only awaited where identity has to be asked.
     ///
     /// # Errors
-    /// What `may_ask` says; UNAUTHENTICATED, the same as for any bad token; PERMISSION_DENIED (`account_suspended`); UNAVAILABLE if identity
-    /// cannot be asked.
+    /// What `may_ask` says; UNAUTHENTICATED, the same as for any bad token; PERMISSION_DENIED (`account_suspended`);
+    /// UNAVAILABLE if identity cannot be asked.
     pub async fn token(
         &self,
         foreign: &Foreign,

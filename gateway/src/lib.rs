@@ -3,8 +3,8 @@
 //! There is no code for any RPC here. Paths come from `google.api.http`, policies from `weft.options.v1.policy`,
 //! both read from the descriptors; an operator's own services join with a descriptor set and a URL. A request
 //! finds its way through [`edge`] (which protocol), [`admit`] (who, for which product, how often), [`rest`],
-//! [`websocket`] or [`grpc`] (from and to the client's protocol), [`call`] and [`upstream`] (to the service and back), and
-//! [`relay`] if the answer is a stream.
+//! [`websocket`] or [`grpc`] (from and to the client's protocol), [`call`] and [`upstream`] (to the service and
+//! back), and [`relay`] if the answer is a stream.
 mod accept;
 mod admit;
 mod body;

@@ -121,9 +121,10 @@ async fn a_socket_ends_with_its_token_where_nothing_runs() {
 async fn a_client_that_lags_behind_hears_why_its_socket_ends() {
     let edge = Edge::start().await;
     let mut socket = Socket::open(&edge).await;
-    socket.say(json!({"say": ["x".repeat(1_000_000)], "times": 15})).await;
+    socket.say(json!({"say": ["x".repeat(100_000)], "times": 300})).await;
     // It reads nothing. That its window is full by then cannot be seen from outside.
     tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!edge.seen.lock().unwrap().iter().any(|(path, _)| path == TALK_OVER), "more to come");
     edge.revoke("ana", false);
     until_over(&edge, 1).await;
     let code = loop {

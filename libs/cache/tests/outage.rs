@@ -1,14 +1,12 @@
 //! Redis away or slow: each replica goes on with its share, quickly, and comes back by itself.
 #![expect(clippy::unwrap_used, reason = "a test may fail loudly")]
-use std::io::Write;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use metrics_exporter_prometheus::PrometheusBuilder;
 use weft_cache::{Cache, CacheError, Decision, Rate};
 use weft_core::{Clock, new_id};
-use weft_testing::eventually;
 use weft_testing::redis::Redis;
+use weft_testing::{Logs, eventually};
 
 const REPLICAS: u32 = 3;
 const SIXTY: Rate = Rate { per_minute: 60 };
@@ -124,30 +122,13 @@ async fn state_is_unavailable_within_a_second_and_comes_back_by_itself() {
     assert_eq!(cache.get(&key).await.unwrap().as_deref(), Some(&b"again"[..]));
 }
 
-/// Lines that were logged.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn an_outage_is_counted_each_time_and_logged_once_a_minute() {
     let recorder = PrometheusBuilder::new().build_recorder();
     let metrics = recorder.handle();
     let _recorder = metrics::set_default_local_recorder(&recorder);
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    let _subscriber = tracing::subscriber::set_default(subscriber);
-    let warnings = || String::from_utf8_lossy(&log.0.lock().unwrap()).matches("WARN weft_cache").count();
+    let (logs, _guard) = Logs::capture(tracing::Level::WARN);
+    let warnings = || logs.lines().iter().filter(|line| line.contains("weft_cache")).count();
 
     let redis = Redis::start().await;
     let (cache, clock) = gateway(&redis).await;

@@ -1,7 +1,6 @@
 //! Logs and traces.
 use std::convert::Infallible;
-use std::io::Write;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -10,59 +9,16 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::server::NamedService;
-use tracing::Dispatch;
-use tracing::subscriber::NoSubscriber;
-use tracing_subscriber::fmt::MakeWriter;
 use weft_proto::identity::v1::auth_service_client::AuthServiceClient;
 use weft_proto::orchestrator::v1::chat_service_client::ChatServiceClient;
 use weft_runtime::{MeshConfig, Tasks, telemetry};
-use weft_testing::eventually;
+use weft_testing::{Logs, eventually};
 
 use crate::support::{Backend, caller, chat, login, signed_in};
 
-/// What was logged.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    fn lines(&self) -> Vec<String> {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap().lines().map(str::to_owned).collect()
-    }
-}
-
-impl Write for Log {
-    fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(text)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl MakeWriter<'_> for Log {
-    type Writer = Log;
-
-    fn make_writer(&self) -> Log {
-        self.clone()
-    }
-}
-
-/// A second subscriber beside the one of a test. With a single one, tracing takes its interest in a place of the
-/// code from the thread that passes there first, which may be another test's.
-static SECOND: OnceLock<Dispatch> = OnceLock::new();
-
-fn logging(level: tracing::Level) -> (Log, tracing::subscriber::DefaultGuard) {
-    SECOND.get_or_init(|| Dispatch::new(NoSubscriber::new()));
-    let log = Log::default();
-    let subscriber =
-        tracing_subscriber::fmt().json().flatten_event(true).with_max_level(level).with_writer(log.clone());
-    (log, tracing::subscriber::set_default(subscriber.finish()))
-}
-
 #[tokio::test]
 async fn a_call_is_one_line_with_id_rpc_code_and_time() {
-    let (log, _guard) = logging(tracing::Level::INFO);
+    let (log, _guard) = Logs::capture(tracing::Level::INFO);
     let server = Backend::start("identity").await;
     let mut request = tonic::Request::new(login("bare internal"));
     request.metadata_mut().insert("x-request-id", "abc".parse().unwrap());
@@ -87,7 +43,7 @@ async fn a_call_is_one_line_with_id_rpc_code_and_time() {
 #[tokio::test]
 async fn a_health_check_is_no_line_at_info() {
     use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
-    let (log, _guard) = logging(tracing::Level::INFO);
+    let (log, _guard) = Logs::capture(tracing::Level::INFO);
     let server = Backend::start("identity").await;
     HealthClient::new(server.stranger()).check(HealthCheckRequest::default()).await.unwrap();
     AuthServiceClient::new(server.stranger()).login(login("x")).await.unwrap();
@@ -100,7 +56,7 @@ async fn a_health_check_is_no_line_at_info() {
 
 #[tokio::test]
 async fn a_token_is_in_no_log_at_any_level() {
-    let (log, _guard) = logging(tracing::Level::TRACE);
+    let (log, _guard) = Logs::capture(tracing::Level::TRACE);
     let server = Backend::start("orchestrator").await;
     let mut request = signed_in(chat("x"));
     // As `Caller::request` marks it.

@@ -7,6 +7,7 @@ mod fake;
 pub mod github;
 pub mod issuer;
 pub mod llm;
+mod logs;
 pub mod mesh;
 pub mod persona;
 pub mod postgres;
@@ -17,4 +18,5 @@ mod wait;
 
 pub use database::Database;
 pub use fake::FakeService;
+pub use logs::Logs;
 pub use wait::eventually;

@@ -1,15 +1,13 @@
 //! An orchestrator between a fake identity, a fake billing and a stub of the model's provider.
 use std::collections::HashMap;
-use std::io::Write;
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status};
-use tracing_subscriber::fmt::MakeWriter;
 use weft_auth::{AUDIENCE, Claims, ISSUER, PRODUCT_HEADER, Signer};
 use weft_core::{Clock, new_id};
 use weft_orchestrator::{Config, migrate, serve};
@@ -23,7 +21,7 @@ use weft_proto::orchestrator::v1::plan_service_client::PlanServiceClient;
 use weft_proto::orchestrator::v1::{ChatContext, ChatRequest, ChatResponse};
 use weft_runtime::{Mesh, MeshConfig, Shutdown};
 use weft_testing::llm::LlmStub;
-use weft_testing::{Database, FakeService};
+use weft_testing::{Database, FakeService, Logs};
 
 use crate::book::Book;
 
@@ -405,44 +403,8 @@ fn allowed(user_id: &str) -> Entitlements {
     Entitlements { plan, limits, micro_credits_per_token: rate, allowed_models, features, ..Entitlements::default() }
 }
 
-/// Everything that this test process logs, at every level.
-#[derive(Clone, Default)]
-pub struct Logs(Arc<Mutex<Vec<u8>>>);
-
-impl Logs {
-    /// As text.
-    pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
-    }
-}
-
 /// The logs, recorded from the first call on.
 pub fn logs() -> &'static Logs {
     static LOGS: OnceLock<Logs> = OnceLock::new();
-    LOGS.get_or_init(|| {
-        let logs = Logs::default();
-        let subscriber =
-            tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false).with_writer(logs.clone());
-        tracing::subscriber::set_global_default(subscriber.finish()).unwrap();
-        logs
-    })
-}
-
-impl Write for Logs {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Logs {
-    type Writer = Logs;
-
-    fn make_writer(&'a self) -> Logs {
-        self.clone()
-    }
+    LOGS.get_or_init(Logs::of_process)
 }

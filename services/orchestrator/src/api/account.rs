@@ -10,8 +10,10 @@ use weft_proto::billing::v1 as billing;
 
 use crate::api::chat::Parts;
 use crate::cost::{Asker, Payer};
+use crate::domain::model;
 use crate::error::Error;
 use crate::keys::{Keys, OwnKey};
+use crate::models::vendor::is_compatible;
 
 /// Billing answers in this time or is away: the caller learns it within a second.
 const ENTITLEMENTS_WITHIN: Duration = Duration::from_millis(800);
@@ -64,6 +66,29 @@ impl Account {
             Some(keys) => keys.of_model(&self.product, &self.id, model).await,
             None => Ok(None),
         }
+    }
+
+    /// Looks whether it may choose this model; its own key for it, if there is one.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the plan does not allow it, [`Error::Model`] if nobody answers for it, and as
+    /// [`Account::own_key`].
+    pub async fn choose(
+        &self,
+        parts: &Parts,
+        product: &Product,
+        plan: &billing::Entitlements,
+        model: &str,
+    ) -> Result<Option<OwnKey>, Error> {
+        let own = self.own_key(parts, model).await?;
+        // A server of the caller's own has models that no product knows.
+        if own.is_none() || !is_compatible(model) {
+            model::check(model, product, plan)?;
+        }
+        if own.is_none() {
+            parts.models.answering(model)?;
+        }
+        Ok(own)
     }
 
     /// Where its own keys are. An API key with a budget goes over ours only: no budget counts what a provider charges its

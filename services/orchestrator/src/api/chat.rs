@@ -27,10 +27,8 @@ use crate::cost::{Asker, Books, Payer};
 use crate::domain::agent::Reach;
 use crate::domain::chat::{Mode, Question};
 use crate::domain::day::Day;
-use crate::domain::model;
 use crate::error::Error;
 use crate::keys::Keys;
-use crate::models::vendor::is_compatible;
 use crate::models::{ModelError, Models, Speaker};
 use crate::plans::{Place, PlanCache, Runs};
 use crate::sanitizer::{Sanitizer, Sanitizers, Unchecked};
@@ -87,6 +85,19 @@ pub struct Parts {
     pub conversations: Conversations,
 }
 
+impl Parts {
+    /// What reads an answer of a product before it is told.
+    ///
+    /// # Errors
+    /// [`Error::NoModeration`]: better no answer than one that slips past the judge. [`Error::NoAgent`].
+    pub fn sanitizer(&self, product: &Product) -> Result<Sanitizer, Error> {
+        match product.moderation {
+            Moderation::HoldBack => Err(Error::NoModeration),
+            Moderation::Off => self.sanitizers.of(&product.slug).ok_or(Error::NoAgent),
+        }
+    }
+}
+
 /// A request that may be answered.
 struct Job {
     parts: Arc<Parts>,
@@ -121,24 +132,13 @@ impl ChatApi {
         let mut question = Question::read(request, &parts.config)?;
         let account = Account::of(caller)?;
         let product = Arc::clone(account.product(&parts.products)?);
-        let sanitizer = parts.sanitizers.of(&product.slug).ok_or(Error::NoAgent)?;
-        // Better no answer than one that slips past the judge.
-        if product.moderation == Moderation::HoldBack {
-            return Err(Error::NoModeration);
-        }
+        let sanitizer = parts.sanitizer(&product)?;
         let is_admin = caller.user.as_ref().is_some_and(|user| user.has_role(ADMIN));
         let plan = account.plan(&parts.entitlements).await?;
         let registry = parts.registries.of(&product.slug).ok_or(Error::NoAgent)?;
         let (callable, candidates) = candidates(registry, &Reach::of(&product, &plan), &question)?;
         if let Some(wanted) = &question.model {
-            let own = account.own_key(parts, wanted).await?;
-            // A server of the caller's own has models that no product knows.
-            if own.is_none() || !is_compatible(wanted) {
-                model::check(wanted, &product, &plan)?;
-            }
-            if own.is_none() {
-                parts.models.answering(wanted)?;
-            }
+            account.choose(parts, &product, &plan, wanted).await?;
         }
         let exchange = join(parts, &product, &account, &mut question).await?;
         let _place = match question.mode {

@@ -12,7 +12,7 @@ use weft_proto::orchestrator::v1::{
 };
 
 use crate::api::account::Account;
-use crate::api::page::{Pages, Sizes};
+use crate::api::page::{Pages, Sizes, no_page};
 use crate::conversations::{Conversations, Kept, Page};
 use crate::domain::conversation as rules;
 use crate::error::Error;
@@ -97,10 +97,6 @@ fn session_place(place: &str) -> Result<SessionPlace, Error> {
         Some(SessionPlace { updated_at: updated_at.parse().ok()?, id: id.to_owned() })
     };
     read().ok_or_else(no_page)
-}
-
-fn no_page() -> Error {
-    Error::Invalid("page_token is not one of this list".into())
 }
 
 fn shown(kept: &Kept, row: SessionRow) -> Session {

@@ -8,6 +8,7 @@ use weft_proto::orchestrator::v1::{
     EmbeddingUsage, OpenAiEmbedding,
 };
 
+use crate::completions::wrong;
 use crate::error::Error;
 
 /// How vectors are written.
@@ -24,21 +25,19 @@ pub enum Format {
 /// # Errors
 /// [`Error::Parameter`], [`Error::Unsupported`].
 pub fn read(request: CreateEmbeddingRequest) -> Result<(CreateEmbeddingsRequest, Format), Error> {
-    let wrong =
-        |name: &'static str, problem: &'static str| Error::Parameter { name: name.into(), problem: problem.into() };
     let format = match request.encoding_format.as_deref() {
         None | Some("float") => Format::Float,
         Some("base64") => Format::Base64,
-        Some(_) => return Err(wrong("encoding_format", "encoding_format must be float or base64")),
+        Some(_) => return Err(wrong("encoding_format", "must be float or base64")),
     };
     let dimensions = request.dimensions.unwrap_or(0);
     if dimensions == 0 && request.dimensions.is_some() {
-        return Err(wrong("dimensions", "dimensions must be at least 1"));
+        return Err(wrong("dimensions", "must be at least 1"));
     }
     let texts = match request.input.and_then(|input| input.kind) {
         Some(Kind::StringValue(text)) => vec![text],
         Some(Kind::ListValue(list)) => list.values.into_iter().map(text).collect::<Result<_, _>>()?,
-        _ => return Err(wrong("input", "input must be a text or a list of texts")),
+        _ => return Err(no_text()),
     };
     Ok((CreateEmbeddingsRequest { texts, model: request.model, dimensions }, format))
 }
@@ -50,8 +49,12 @@ fn text(value: Value) -> Result<String, Error> {
         Some(Kind::NumberValue(_) | Kind::ListValue(_)) => {
             Err(Error::Unsupported { name: "input".into(), place: "as tokens" })
         }
-        _ => Err(Error::Parameter { name: "input".into(), problem: "input must be a text or a list of texts".into() }),
+        _ => Err(no_text()),
     }
+}
+
+fn no_text() -> Error {
+    wrong("input", "must be a text or a list of texts")
 }
 
 /// The answer, in this format.

@@ -57,8 +57,13 @@ impl Pages {
     /// [`Error::Invalid`] for one that was not given out for this question.
     pub fn read(&self, scope: &[&str], token: &str) -> Result<String, Error> {
         let id = if token.is_empty() { Some("") } else { self.0.read(scope, token) };
-        id.map(str::to_owned).ok_or(Error::Invalid("page_token is not one of this list".into()))
+        id.map(str::to_owned).ok_or_else(no_page)
     }
+}
+
+/// A page token that was not given out for this list.
+pub fn no_page() -> Error {
+    Error::Invalid("page_token is not one of this list".into())
 }
 
 #[cfg(test)]

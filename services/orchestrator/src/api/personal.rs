@@ -38,7 +38,6 @@ enum Next {
     /// After this key and this call.
     Uses(String, String),
     Conversations(Cursor),
-    Done,
 }
 
 #[tonic::async_trait]
@@ -53,11 +52,11 @@ impl PersonalDataService for PersonalDataApi {
         let account_id = account_id(request.into_inner().account_id)?;
         // Before the first part: whoever cannot have it is told so at once.
         self.keys.ready()?;
-        let from = (self.clone(), product, account_id, Next::Keys);
+        let from = (self.clone(), product, account_id, Some(Next::Keys));
         let parts = stream::try_unfold(from, |(api, product, account_id, mut next)| async move {
-            while !matches!(next, Next::Done) {
-                let may_miss = matches!(next, Next::Conversations(_));
-                let (name, rows, then) = api.part(&product, &account_id, next).await?;
+            while let Some(now) = next {
+                let may_miss = matches!(now, Next::Conversations(_));
+                let (name, rows, then) = api.part(&product, &account_id, now).await?;
                 next = then;
                 // Most accounts have no conversations, or not of both kinds.
                 if may_miss && rows.as_array().is_some_and(Vec::is_empty) {
@@ -106,13 +105,13 @@ impl PersonalDataApi {
         Ok(())
     }
 
-    /// One part of an export, and where the next begins. The secret of a key is its provider's to give out, not ours.
+    /// One part of an export, and where the next begins, if there is one. The secret of a key is its provider's to give out, not ours.
     async fn part(
         &self,
         product: &Product,
         account_id: &str,
         next: Next,
-    ) -> Result<(&'static str, Value, Next), Error> {
+    ) -> Result<(&'static str, Value, Option<Next>), Error> {
         let (db, slug) = (&self.keys.ready()?.db, product.slug.as_str());
         let (key_id, use_id) = match next {
             Next::Keys => {
@@ -121,14 +120,13 @@ impl PersonalDataApi {
                            "active": row.active, "base_url": row.base_url, "created_at": row.created_at,
                            "used_at": row.used_at})
                 });
-                return Ok(("provider_keys", rows.collect(), Next::Uses(String::new(), String::new())));
+                return Ok(("provider_keys", rows.collect(), Some(Next::Uses(String::new(), String::new()))));
             }
             Next::Uses(key_id, use_id) => (key_id, use_id),
             Next::Conversations(cursor) => {
                 let (name, rows, next) = self.conversations.export(product, account_id, cursor).await?;
-                return Ok((name, rows, next.map_or(Next::Done, Next::Conversations)));
+                return Ok((name, rows, next.map(Next::Conversations)));
             }
-            Next::Done => return Ok(("provider_key_uses", json!([]), Next::Done)),
         };
         let rows = personal_uses(db, slug, account_id, (&key_id, &use_id)).await?;
         let last = rows.last().filter(|_| rows.len() as i64 == PART_ROWS);
@@ -139,7 +137,7 @@ impl PersonalDataApi {
             json!({"provider_key_id": row.provider_key_id, "model": row.model, "prompt_tokens": row.prompt_tokens,
                    "completion_tokens": row.completion_tokens, "outcome": row.outcome, "created_at": row.created_at})
         });
-        Ok(("provider_key_uses", rows.collect(), next))
+        Ok(("provider_key_uses", rows.collect(), Some(next)))
     }
 }
 

@@ -7,7 +7,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{Instrument, Span};
 use weft_auth::Caller;
 use weft_core::new_id;
-use weft_product::{Moderation, Product};
+use weft_product::Product;
 use weft_proto::billing::v1::Entitlements;
 use weft_proto::orchestrator::v1::{ChatCompletion, CompletionAnswer, CompletionChoice, CompletionUsage};
 
@@ -20,7 +20,6 @@ use crate::cost::{Asked, Asker};
 use crate::domain::model;
 use crate::error::Error;
 use crate::keys::OwnKey;
-use crate::models::vendor::is_compatible;
 use crate::models::{Completion, Finish, ModelError, Piece, Speaker};
 use crate::sanitizer::Sanitizer;
 
@@ -76,11 +75,7 @@ impl Job {
     pub async fn admit(parts: &Arc<Parts>, caller: &Caller, mut params: Params) -> Result<Job, Error> {
         let account = Account::of(caller)?;
         let product = Arc::clone(account.product(&parts.products)?);
-        // Better no answer than one that slips past the judge.
-        if product.moderation == Moderation::HoldBack {
-            return Err(Error::NoModeration);
-        }
-        let sanitizer = parts.sanitizers.of(&account.product).ok_or(Error::NoAgent)?;
+        let sanitizer = parts.sanitizer(&product)?;
         sanitizer.answered_by(ROLE);
         let plan = account.plan(&parts.entitlements).await?;
         let (model, own) = choose(parts, &account, &product, &plan, params.model.as_deref()).await?;
@@ -190,16 +185,10 @@ async fn choose(
     wanted: Option<&str>,
 ) -> Result<(String, Option<OwnKey>), Error> {
     let decision = model::decide(ROLE, wanted, plan, &parts.config.role_models(), product);
-    let own = account.own_key(parts, &decision.model).await?;
-    if let Some(wanted) = wanted {
-        // A server of the caller's own has models that no product knows.
-        if own.is_none() || !is_compatible(wanted) {
-            model::check(wanted, product, plan).map_err(about_model)?;
-        }
-        if own.is_none() {
-            parts.models.answering(wanted).map_err(|error| about_model(error.into()))?;
-        }
-    }
+    let own = match wanted {
+        Some(wanted) => account.choose(parts, product, plan, wanted).await.map_err(about_model)?,
+        None => account.own_key(parts, &decision.model).await?,
+    };
     Ok((decision.model, own))
 }
 

@@ -7,7 +7,7 @@ mod params;
 mod tools;
 
 pub use answer::Job;
-pub use params::Params;
+pub use params::{Params, wrong};
 
 /// Stands in a call's id before the signature that its model wants back with it.
 const SIGNATURE: &str = "~sig~";

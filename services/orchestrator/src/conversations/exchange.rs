@@ -171,6 +171,7 @@ impl Exchange {
 
     fn row(&self, role: Role, id: &str, content: String) -> MessageRow {
         MessageRow {
+            session_id: self.0.session_id.clone(),
             position: 0,
             id: id.to_owned(),
             role: rules::role_name(role).to_owned(),

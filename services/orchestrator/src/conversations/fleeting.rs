@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use weft_cache::Cache;
 use weft_core::Clock;
 
-use super::{PAGE_BYTES, Page, fitting};
+use super::{PAGE_BYTES, Page, fitting, within};
 use crate::domain::chat::{Role, Room};
 use crate::domain::conversation::{Keeping, role_name, title_of};
 use crate::error::Error;
@@ -178,15 +178,7 @@ impl Fleeting {
     /// [`Error::NotFound`].
     pub async fn latest(&self, account: &str, id: &str, room: Room) -> Result<Vec<MessageRow>, Error> {
         let messages = self.held(account, id).await?.messages;
-        let mut left = room.bytes;
-        let fits = |message: &MessageRow| match left.checked_sub(message.content.len()) {
-            Some(rest) => {
-                left = rest;
-                true
-            }
-            None => false,
-        };
-        Ok(messages.into_iter().rev().take(room.messages).take_while(fits).collect())
+        Ok(within(messages.into_iter().rev().take(room.messages).collect(), room.bytes).0)
     }
 
     /// As [`super::Kept::add`].

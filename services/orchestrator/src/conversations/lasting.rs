@@ -1,7 +1,7 @@
 //! Conversations that are kept until somebody deletes them.
 use weft_db::{Db, Tx};
 
-use super::{PAGE_BYTES, Page, fitting};
+use super::{PAGE_BYTES, Page, fitting, within};
 use crate::domain::chat::{Role, Room};
 use crate::domain::conversation::{Keeping, role_name, title_of};
 use crate::error::Error;
@@ -130,15 +130,15 @@ impl Lasting {
         let title = if is_users { title_of(&message.content) } else { String::new() };
         let add = async |tx: Tx| {
             let count = session_lock(&tx, keeping, account, id).await?.ok_or(Error::NotFound("session"))?;
-            if message_exists(&tx, keeping, id, &message.id).await? {
+            if message_exists(&tx, keeping, message).await? {
                 return Ok(());
             }
             if count >= MESSAGES_MOST {
                 return Err(full());
             }
             let message = MessageRow { position: count + 1, ..message.clone() };
-            message_insert(&tx, keeping, id, &message).await?;
-            session_touch(&tx, keeping, id, &message, &title).await?;
+            message_insert(&tx, keeping, &message).await?;
+            session_touch(&tx, keeping, &message, &title).await?;
             Ok(())
         };
         self.db()?.write("chat_message_add", add).await
@@ -146,14 +146,6 @@ impl Lasting {
 
     fn db(&self) -> Result<&Db, Error> {
         Ok(&self.database.ready()?.db)
-    }
-}
-
-/// The first of these messages whose texts fit into so many bytes, maybe none; and whether that is all of them.
-fn within(messages: Vec<MessageRow>, bytes: usize) -> (Vec<MessageRow>, bool) {
-    match messages.first() {
-        Some(first) if first.content.len() > bytes => (Vec::new(), false),
-        _ => fitting(messages, bytes),
     }
 }
 

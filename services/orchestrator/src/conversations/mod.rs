@@ -228,3 +228,11 @@ fn fitting(messages: Vec<MessageRow>, bytes: usize) -> (Vec<MessageRow>, bool) {
     let all = fitting.len() == count;
     (fitting, all)
 }
+
+/// The first of these messages whose texts fit into so many bytes, maybe none; and whether that is all of them.
+fn within(messages: Vec<MessageRow>, bytes: usize) -> (Vec<MessageRow>, bool) {
+    match messages.first() {
+        Some(first) if first.content.len() > bytes => (Vec::new(), false),
+        _ => fitting(messages, bytes),
+    }
+}

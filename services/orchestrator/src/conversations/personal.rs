@@ -11,7 +11,7 @@ use crate::domain::json as fields;
 use crate::error::Error;
 use crate::store::conversation::{MessageRow, SessionRow};
 use crate::store::conversation_end::{
-    ExportedMessageRow, OverRow, message_export, session_any, session_delete, session_export, session_owner_delete,
+    OverRow, message_export, session_any, session_delete, session_export, session_owner_delete,
 };
 
 /// Messages of one part of an export.
@@ -88,7 +88,7 @@ impl Conversations {
         };
         let Some(id) = ids.pop() else { return Ok(none) };
         let held = store.find(account, &id).await?;
-        let rows = held.map_or_else(Vec::new, |held| held.messages.into_iter().map(|row| of(&id, row)).collect());
+        let rows = held.map_or_else(Vec::new, |held| held.messages);
         Ok(("chat_messages", rows.iter().map(message).collect(), Some(Cursor::Fleeting(Some(ids)))))
     }
 
@@ -122,7 +122,7 @@ impl Conversations {
 }
 
 /// The first of these messages as JSON, as many as one part may have.
-fn fitting(rows: &[ExportedMessageRow]) -> Vec<Value> {
+fn fitting(rows: &[MessageRow]) -> Vec<Value> {
     let mut bytes = 0;
     let mut told: Vec<Value> = Vec::new();
     for row in rows {
@@ -142,13 +142,7 @@ fn session(row: &SessionRow) -> Value {
            "created_at": row.created_at, "updated_at": row.updated_at})
 }
 
-fn message(row: &ExportedMessageRow) -> Value {
+fn message(row: &MessageRow) -> Value {
     json!({"session_id": row.session_id, "id": row.id, "role": row.role, "content": row.content, "agent": row.agent,
            "model": row.model, "created_at": row.created_at, "incomplete": row.incomplete})
-}
-
-fn of(session_id: &str, row: MessageRow) -> ExportedMessageRow {
-    let MessageRow { position, id, role, content, agent, model, created_at, incomplete } = row;
-    let session_id = session_id.to_owned();
-    ExportedMessageRow { session_id, position, id, role, content, agent, model, created_at, incomplete }
 }

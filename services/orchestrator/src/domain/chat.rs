@@ -31,7 +31,8 @@ pub struct Question {
     pub pipeline: Vec<String>,
     /// Values of the variables of a step's template.
     pub variables: Map<String, Value>,
-    /// All of the request as it came, and what was said before in its session, by which the same one is known again. Only of a request for a plan.
+    /// All of the request as it came, and what was said before in its session, by which the same one is known again. Only
+    /// of a request for a plan.
     pub asked: Vec<u8>,
     /// Model to use; None: the product's default.
     pub model: Option<String>,

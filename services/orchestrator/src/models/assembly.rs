@@ -87,13 +87,9 @@ impl Assembly {
     /// [`ModelError::Interrupted`] if it never finished.
     pub fn complete(mut self) -> Result<Completion, ModelError> {
         let finish = self.finish.ok_or(ModelError::Interrupted(Break::Cut))?;
-        let named = |(at, mut part): (usize, Fragmented)| {
-            if part.call.id.is_empty() {
-                part.call.id = format!("call_{at}");
-            }
-            part.call
-        };
-        let calls: Vec<ToolCall> = std::mem::take(&mut self.calls).into_iter().enumerate().map(named).collect();
+        // What came behind the end has a name too.
+        self.open(&mut Vec::new());
+        let calls: Vec<ToolCall> = self.calls.into_iter().map(|part| part.call).collect();
         let finish = match finish {
             _ if self.declined => Finish::Refused,
             // Not every provider has a word of its own for it.

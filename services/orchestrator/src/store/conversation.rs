@@ -30,6 +30,8 @@ record! {
     /// A message as it is stored. It has no `Debug`: what users write must not reach a log.
     #[derive(Clone, Serialize, Deserialize)]
     pub struct MessageRow {
+        /// The session.
+        pub session_id: String,
         /// Its place in the session, from 1.
         pub position: i64,
         /// UUID v7.
@@ -169,18 +171,12 @@ pub async fn session_lock(tx: &Tx, keeping: &Keeping, account_id: &str, id: &str
 }
 
 /// Says of a session that a message was added at a time; it is called `title` if it has none yet and this is its first.
-pub async fn session_touch(
-    tx: &Tx,
-    keeping: &Keeping,
-    id: &str,
-    message: &MessageRow,
-    title: &str,
-) -> Result<(), DbError> {
+pub async fn session_touch(tx: &Tx, keeping: &Keeping, message: &MessageRow, title: &str) -> Result<(), DbError> {
     sql("UPDATE chat_sessions SET message_count = $3, \
          updated_at = CASE WHEN updated_at < $4 THEN $4 ELSE updated_at END, \
          title = CASE WHEN title = '' AND message_count = 0 THEN $5 ELSE title END WHERE product = $1 AND id = $2")
     .bind(keeping.product())
-    .bind(id)
+    .bind(&message.session_id)
     .bind(message.position)
     .bind(message.created_at)
     .bind(title)
@@ -190,23 +186,23 @@ pub async fn session_touch(
 }
 
 /// Whether a message is there already.
-pub async fn message_exists(tx: &Tx, keeping: &Keeping, session_id: &str, id: &str) -> Result<bool, DbError> {
+pub async fn message_exists(tx: &Tx, keeping: &Keeping, message: &MessageRow) -> Result<bool, DbError> {
     let found: Option<i64> =
         sql("SELECT position FROM chat_messages WHERE product = $1 AND session_id = $2 AND id = $3")
             .bind(keeping.product())
-            .bind(session_id)
-            .bind(id)
+            .bind(&message.session_id)
+            .bind(&message.id)
             .opt(tx)
             .await?;
     Ok(found.is_some())
 }
 
 /// Adds a message.
-pub async fn message_insert(tx: &Tx, keeping: &Keeping, session_id: &str, row: &MessageRow) -> Result<(), DbError> {
+pub async fn message_insert(tx: &Tx, keeping: &Keeping, row: &MessageRow) -> Result<(), DbError> {
     sql("INSERT INTO chat_messages (product, session_id, position, id, role, content, agent, model, created_at, \
          incomplete) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)")
     .bind(keeping.product())
-    .bind(session_id)
+    .bind(&row.session_id)
     .bind(row.position)
     .bind(&row.id)
     .bind(&row.role)
@@ -228,7 +224,7 @@ pub async fn message_list(
     after: i64,
     most: i64,
 ) -> Result<Vec<MessageRow>, DbError> {
-    sql("SELECT position, id, role, content, agent, model, created_at, incomplete FROM chat_messages \
+    sql("SELECT session_id, position, id, role, content, agent, model, created_at, incomplete FROM chat_messages \
          WHERE product = $1 AND session_id = $2 AND position > $3 ORDER BY position LIMIT $4")
     .bind(keeping.product())
     .bind(session_id)
@@ -246,7 +242,7 @@ pub async fn message_list_before(
     before: i64,
     most: i64,
 ) -> Result<Vec<MessageRow>, DbError> {
-    sql("SELECT position, id, role, content, agent, model, created_at, incomplete FROM chat_messages \
+    sql("SELECT session_id, position, id, role, content, agent, model, created_at, incomplete FROM chat_messages \
          WHERE product = $1 AND session_id = $2 AND position < $3 ORDER BY position DESC LIMIT $4")
     .bind(keeping.product())
     .bind(session_id)

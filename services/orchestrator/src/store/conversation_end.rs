@@ -2,7 +2,7 @@
 //! here, so a product needs no right to keep any.
 use weft_db::{Db, DbError, Tx, record, sql};
 
-use super::conversation::SessionRow;
+use crate::store::conversation::{MessageRow, SessionRow};
 
 record! {
     /// A session that is to go.
@@ -13,30 +13,6 @@ record! {
         pub id: String,
         /// Messages in it.
         pub message_count: i64,
-    }
-}
-
-record! {
-    /// A message for its owner to take along.
-    pub struct ExportedMessageRow {
-        /// The session.
-        pub session_id: String,
-        /// Its place in the session.
-        pub position: i64,
-        /// UUID v7.
-        pub id: String,
-        /// `user` or `assistant`.
-        pub role: String,
-        /// What was said.
-        pub content: String,
-        /// Agent that said it; empty for the user.
-        pub agent: String,
-        /// Model that said it; empty for the user.
-        pub model: String,
-        /// ms since 1970.
-        pub created_at: i64,
-        /// It was broken off.
-        pub incomplete: bool,
     }
 }
 
@@ -126,7 +102,7 @@ pub async fn message_export(
     account_id: &str,
     after: (&str, i64),
     most: i64,
-) -> Result<Vec<ExportedMessageRow>, DbError> {
+) -> Result<Vec<MessageRow>, DbError> {
     sql("SELECT m.session_id, m.position, m.id, m.role, m.content, m.agent, m.model, m.created_at, m.incomplete \
          FROM chat_sessions s JOIN chat_messages m ON m.product = s.product AND m.session_id = s.id \
          WHERE s.product = $1 AND s.account_id = $2 AND s.id >= $3 AND (s.id > $3 OR m.position > $4) \

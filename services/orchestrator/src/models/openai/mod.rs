@@ -57,7 +57,7 @@ fn events(answer: Answer, is_whole: bool) -> Result<Vec<Event>, ModelError> {
     let mut events: Vec<Event> = answer.usage.map(usage).into_iter().collect();
     // One choice is asked for.
     if let Some(choice) = answer.choices.into_iter().next() {
-        delta(choice.delta, &mut events);
+        delta(choice.delta, is_whole, &mut events);
         match choice.finish_reason.filter(|reason| !reason.is_empty()) {
             Some(reason) => events.push(Event::Finish(finish(&reason)?)),
             None if is_whole => events.push(Event::Finish(Finish::Stop)),
@@ -72,13 +72,15 @@ fn usage(usage: AnswerUsage) -> Event {
     Event::Usage(Usage { prompt_tokens, completion_tokens, total_tokens })
 }
 
-fn delta(delta: Delta, events: &mut Vec<Event>) {
+fn delta(delta: Delta, is_whole: bool, events: &mut Vec<Event>) {
     let said = |text: Option<String>| text.filter(|text| !text.is_empty());
     events.extend(said(delta.reasoning_content).or(said(delta.reasoning)).map(Event::Reasoning));
     events.extend(said(delta.content).map(Event::Text));
     events.extend(said(delta.refusal).map(Event::Declined));
-    events.extend(delta.tool_calls.unwrap_or_default().into_iter().map(|fragment| {
+    events.extend(delta.tool_calls.unwrap_or_default().into_iter().zip(0..).map(|(fragment, at)| {
         let CallFragment { index, id, function } = fragment;
+        // In a plain answer each is a call of its own, also where no ids tell them apart.
+        let index = index.or(is_whole.then_some(at));
         let arguments = function.arguments.unwrap_or_default();
         Event::Fragment(Fragment { index, id, name: function.name, arguments })
     }));
@@ -127,6 +129,19 @@ mod tests {
             let told = json!({"choices": [{"delta": {"content": "", name: "hm"}}]}).to_string();
             assert_eq!(chunk(told.as_bytes()).unwrap(), [Event::Reasoning("hm".to_owned())]);
         }
+    }
+
+    #[test]
+    fn calls_of_a_plain_answer_are_told_apart_without_ids() {
+        let call = |name: &str| json!({"id": "", "type": "function", "function": {"name": name, "arguments": "{}"}});
+        let message = json!({"content": null, "tool_calls": [call("one"), call("two")]});
+        let answer = json!({"choices": [{"message": message, "finish_reason": "tool_calls"}]}).to_string();
+        let places: Vec<Option<u32>> = whole(answer.as_bytes())
+            .unwrap()
+            .into_iter()
+            .filter_map(|event| if let Event::Fragment(fragment) = event { Some(fragment.index) } else { None })
+            .collect();
+        assert_eq!(places, [Some(0), Some(1)]);
     }
 
     #[test]
