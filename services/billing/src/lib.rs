@@ -8,9 +8,11 @@ mod config;
 pub mod dev;
 mod domain;
 mod error;
+mod gather;
 mod housekeeping;
 mod ledger;
 mod payments;
+mod recorder;
 mod revenue;
 mod seed;
 mod store;
@@ -57,6 +59,7 @@ use crate::api::webhook::WebhookApi;
 use crate::housekeeping::Housekeeping;
 use crate::payments::apply::Books;
 use crate::payments::{Payments, sync};
+use crate::recorder::Recorder;
 use crate::revenue::Revenue;
 
 /// The schema, step by step.
@@ -111,6 +114,7 @@ pub async fn serve(config: Config, mesh: Mesh, products: Arc<Products>, listener
         products: Arc::clone(&products),
         clock: clock.clone(),
         activity,
+        recorder: Recorder::start(&db, &mesh),
     });
     let analytics = AnalyticsServiceServer::new(AnalyticsApi { db: db.clone(), products, clock });
     let ready = db.clone();

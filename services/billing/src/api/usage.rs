@@ -23,12 +23,14 @@ use crate::domain::usage::{
     self, MAX_COUNT, TOKENS_PER_DAY, cost_microdollars, daily_limit, daily_limits, exceeded, total_tokens,
 };
 use crate::error::Error;
+use crate::recorder::Recorder;
 use crate::store::activity::activity_add;
+use crate::store::calls::Ended;
 use crate::store::entitlement::entitled;
 use crate::store::idempotency::{idempotency_find, idempotency_store};
 use crate::store::usage::{
-    CallRow, Reservation, TotalsRow, account_groups, account_totals, call_add, calls_before, counter_add, counters,
-    limit_now, product_by_model, product_totals, reservation_begin, reservation_end,
+    CallRow, Reservation, TotalsRow, account_groups, account_totals, calls_before, counter_add, counters, limit_now,
+    product_by_model, product_totals, reservation_begin,
 };
 
 /// Calls on a page if the caller does not say.
@@ -46,18 +48,20 @@ pub struct UsageApi {
     pub clock: Clock,
     /// Remembers who was here.
     pub activity: Activity,
+    /// Records calls that have ended.
+    pub recorder: Recorder,
 }
 
 /// Why a transaction was not kept.
-enum Ended {
+enum Undone {
     /// The key had its answer already.
     Before,
     Failed(Error),
 }
 
-impl<E: Into<Error>> From<E> for Ended {
-    fn from(error: E) -> Ended {
-        Ended::Failed(error.into())
+impl<E: Into<Error>> From<E> for Undone {
+    fn from(error: E) -> Undone {
+        Undone::Failed(error.into())
     }
 }
 
@@ -109,14 +113,14 @@ impl UsageApi {
         F: Future<Output = Result<A, Error>>,
     {
         let work = &work;
-        let done: Result<A, Ended> = self
+        let done: Result<A, Undone> = self
             .db
             .write(key.method, async |tx: Tx| {
                 let tx = Arc::new(tx);
                 let answer = work(Arc::clone(&tx)).await?;
                 match idempotency_store(&tx, key, &answer.encode_to_vec(), now_ms).await? {
                     true => Ok(answer),
-                    false => Err(Ended::Before),
+                    false => Err(Undone::Before),
                 }
             })
             .await;
@@ -126,8 +130,8 @@ impl UsageApi {
         };
         match (self.answered(key).await?, ended) {
             (Some(answer), _) => Ok(answer),
-            (None, Ended::Failed(error)) => Err(error),
-            (None, Ended::Before) => Err(Error::Busy),
+            (None, Undone::Failed(error)) => Err(error),
+            (None, Undone::Before) => Err(Error::Busy),
         }
     }
 
@@ -178,20 +182,8 @@ impl UsageApi {
         let (product, key) = self.keyed(of, &field, metadata, &request)?;
         let now = self.clock.now_ms();
         let call = call(product, &request, now)?;
-        let (product, day) = (product.slug.as_str(), day_of(now));
-        let recorded = async |tx: Arc<Tx>| {
-            let room = i64::MAX - call.total_tokens;
-            // First, because calls of one account that begin or end at the same time wait for each other here.
-            let counted =
-                counter_add(&*tx, product, &call.user_id, (day, TOKENS_PER_DAY), call.total_tokens, room).await?;
-            let tokens_today = counted.ok_or_else(|| Error::Invalid("the tokens of the day exceed 64 bits".into()))?;
-            call_add(&tx, product, day, &call).await?;
-            if !request.usage_id.is_empty() {
-                reservation_end(&tx, product, &call.user_id, &request.usage_id, now).await?;
-            }
-            Ok(record_of(call.clone(), tokens_today))
-        };
-        self.once(&key, now, recorded).await
+        let answer = record_of(call.clone(), 0);
+        self.recorder.record(Ended { key, call, usage_id: request.usage_id, answer }).await
     }
 
     async fn count(&self, metadata: &MetadataMap, request: CountDailyRequest) -> Result<DailyCount, Error> {

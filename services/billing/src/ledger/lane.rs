@@ -3,10 +3,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::sync::oneshot;
 use weft_db::{DbError, Tx};
-use weft_runtime::Shutdown;
 
 use super::memory::Memory;
 use super::plan::{Account, Plan};
@@ -14,17 +12,14 @@ use super::slow::{self, Group};
 use super::{Act, Done, Inner, Op, terms};
 use crate::domain::hold::State;
 use crate::error::Error;
-use crate::store::ledger::batch_commit;
+use crate::gather::Waiting;
+use crate::store::batch::batch_commit;
 use crate::store::wallet::WalletId;
 
-/// Most operations of a group.
-const MAX_GROUP: usize = 256;
 /// A plan's numbers are trusted for this long, as everywhere in the mesh.
 const TERMS_LIVE: Duration = Duration::from_secs(1);
 /// API keys of a wallet that are remembered: more than an account has.
 const MAX_KEYS: usize = 64;
-/// A lane ends once the service is told to and nothing has come for this long.
-const IDLE_AFTER_SHUTDOWN: Duration = Duration::from_millis(200);
 
 /// An operation and who waits for it.
 pub struct Job {
@@ -37,42 +32,20 @@ pub struct Job {
 /// Its end of the queue and what it remembers.
 pub struct Lane {
     inner: Arc<Inner>,
-    jobs: mpsc::Receiver<Job>,
-    shutdown: Shutdown,
+    waiting: Waiting<Job>,
     memory: Memory,
 }
 
 impl Lane {
     /// A lane that knows nothing yet.
-    pub fn new(inner: Arc<Inner>, jobs: mpsc::Receiver<Job>, shutdown: Shutdown) -> Lane {
-        Lane { inner, jobs, shutdown, memory: Memory::default() }
+    pub fn new(inner: Arc<Inner>, waiting: Waiting<Job>) -> Lane {
+        Lane { inner, waiting, memory: Memory::default() }
     }
 
     /// Works until nobody can send any more, or nobody does after the shutdown.
     pub async fn run(mut self) {
-        while let Some(first) = self.next().await {
-            let mut jobs = vec![first];
-            while jobs.len() < MAX_GROUP
-                && let Ok(job) = self.jobs.try_recv()
-            {
-                jobs.push(job);
-            }
+        while let Some(jobs) = self.waiting.group().await {
             self.work(jobs).await;
-        }
-    }
-
-    async fn next(&mut self) -> Option<Job> {
-        tokio::select! {
-            biased;
-            job = self.jobs.recv() => return job,
-            () = self.shutdown.wait() => {}
-        }
-        match timeout(IDLE_AFTER_SHUTDOWN, self.jobs.recv()).await {
-            Ok(job) => job,
-            Err(_) => {
-                self.jobs.close();
-                self.jobs.recv().await
-            }
         }
     }
 

@@ -29,7 +29,8 @@ use crate::domain::idempotency::Key;
 use crate::domain::ledger::{Bucket, Kind};
 use crate::domain::spending::KeyBudget;
 use crate::error::Error;
-use crate::store::ledger::SHARDS;
+use crate::gather::Waiting;
+use crate::store::batch::SHARDS;
 use crate::store::wallet::{WalletId, wallet_find};
 
 use self::lane::{Job, Lane};
@@ -192,8 +193,6 @@ impl Op {
 
 /// Lanes on PostgreSQL: while one waits for its commit another fills.
 const POSTGRES_LANES: usize = 2;
-/// Operations that may wait in a lane.
-const MAX_WAITING: usize = 4096;
 
 /// The ledger of this process. Cheap to clone.
 #[derive(Clone)]
@@ -218,8 +217,8 @@ impl Ledger {
             Arc::new(Inner { db: db.clone(), products: Arc::clone(products), clock: mesh.clock().clone(), shard });
         let lanes = if db.is_postgres() { POSTGRES_LANES } else { 1 };
         let lanes = (0..lanes).map(|_| {
-            let (jobs, waiting) = mpsc::channel(MAX_WAITING);
-            let lane = Lane::new(Arc::clone(&inner), waiting, mesh.shutdown().clone());
+            let (jobs, waiting) = Waiting::new(mesh.shutdown());
+            let lane = Lane::new(Arc::clone(&inner), waiting);
             mesh.tasks().spawn("ledger", lane.run());
             jobs
         });

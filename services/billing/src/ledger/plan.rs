@@ -12,7 +12,7 @@ use crate::domain::ledger::{Bucket, Entry, Kind};
 use crate::domain::spending::{KeyBudget, Spending};
 use crate::domain::wallet::{INITIAL, Movement, Refusal, Wallet};
 use crate::error::Error;
-use crate::store::ledger::{Batch, NewEntry};
+use crate::store::batch::{Batch, NewEntry};
 use crate::store::wallet::WalletId;
 
 /// A wallet with what is known about it.

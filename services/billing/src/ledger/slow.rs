@@ -8,9 +8,9 @@ use super::{Done, Inner, Op, terms};
 use crate::domain::idempotency::Key;
 use crate::domain::spending::Spending;
 use crate::error::Error;
+use crate::store::batch::{batch_commit, batch_write};
 use crate::store::hold::{hold_find, holds_find};
 use crate::store::idempotency::{idempotency_find, idempotency_known};
-use crate::store::ledger::{batch_commit, batch_write};
 use crate::store::spending::{KeyId, spending_find, spending_find_many};
 use crate::store::wallet::{WalletId, wallet_create, wallet_find, wallets_create, wallets_lock};
 

@@ -2,6 +2,8 @@
 pub mod account;
 pub mod activity;
 pub mod analytics;
+pub mod batch;
+pub mod calls;
 pub mod customer;
 pub mod entitlement;
 pub mod event;

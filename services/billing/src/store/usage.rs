@@ -201,51 +201,6 @@ pub async fn reservation_end(tx: &Tx, product: &str, user_id: &str, id: &str, no
         .map(drop)
 }
 
-/// Logs a call and adds it to its day.
-pub async fn call_add(tx: &Tx, product: &str, day: i64, call: &CallRow) -> Result<(), DbError> {
-    sql("INSERT INTO usage_logs (product, id, user_id, session_id, agent_role, model_used, input_tokens, \
-         output_tokens, total_tokens, cost_microdollars, priced, charged, estimated, latency_ms, failed, created_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)")
-    .bind(product)
-    .bind(&call.id)
-    .bind(&call.user_id)
-    .bind(&call.session_id)
-    .bind(&call.agent_role)
-    .bind(&call.model_used)
-    .bind(call.input_tokens)
-    .bind(call.output_tokens)
-    .bind(call.total_tokens)
-    .bind(call.cost_microdollars)
-    .bind(call.priced)
-    .bind(call.charged)
-    .bind(call.estimated)
-    .bind(call.latency_ms)
-    .bind(call.failed)
-    .bind(call.created_at)
-    .run(tx)
-    .await?;
-    sql("INSERT INTO usage_daily AS d (product, user_id, day, model, agent_role, calls, input_tokens, output_tokens, \
-         cost_microdollars, failed, latency_ms) VALUES ($1, $2, $3, $4, $5, 1, $6, $7, $8, $9, $10) \
-         ON CONFLICT (product, user_id, day, model, agent_role) DO UPDATE SET calls = d.calls + 1, \
-         input_tokens = d.input_tokens + excluded.input_tokens, \
-         output_tokens = d.output_tokens + excluded.output_tokens, \
-         cost_microdollars = d.cost_microdollars + excluded.cost_microdollars, \
-         failed = d.failed + excluded.failed, latency_ms = d.latency_ms + excluded.latency_ms")
-    .bind(product)
-    .bind(&call.user_id)
-    .bind(day)
-    .bind(&call.model_used)
-    .bind(&call.agent_role)
-    .bind(call.input_tokens)
-    .bind(call.output_tokens)
-    .bind(call.cost_microdollars)
-    .bind(i64::from(call.failed))
-    .bind(call.latency_ms)
-    .run(tx)
-    .await
-    .map(drop)
-}
-
 /// The columns of [`TotalsRow`] that are sums.
 macro_rules! sums {
     () => {

@@ -112,9 +112,15 @@ impl Running {
             let (ended, heard) = self.accompany(&books_there, ended).await;
             self.alarm_if_over(&ended);
             let charged = self.settle(&books_there, &ended, heard).await;
-            self.record(&books_there, &ended, charged).await;
-            // An answer that does not wait any more has gone on.
-            let _gone_on = settled.send(());
+            let recorded = self.record(&books_there, &ended, charged);
+            // The next call has to find this one's tokens where those of the day are limited; else nobody waits for it.
+            if self.payer.is_limited {
+                recorded.await;
+                drop(settled);
+            } else {
+                drop(settled);
+                recorded.await;
+            }
         });
         guard
     }
