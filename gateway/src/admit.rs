@@ -92,6 +92,8 @@ pub struct Rules {
     pub trusted_proxies: usize,
     /// Deadline of a unary call whose client names none.
     pub unary_timeout: Duration,
+    /// The same where its policy says that it may take longer.
+    pub long_timeout: Duration,
     /// Deadline of a stream, and the longest a client may ask for.
     pub stream_limit: Duration,
 }
@@ -253,7 +255,12 @@ impl Door {
     /// the same policy answers than the one that was admitted.
     pub fn time(&self, method: &Method, term: &mut Term, headers: &mut HeaderMap) {
         let streaming = method.client_streaming || method.server_streaming;
-        let default = if streaming { self.rules.stream_limit } else { self.rules.unary_timeout };
+        let is_long = || self.guard.policies().get(&method.path).is_some_and(|policy| policy.is_long);
+        let default = match streaming {
+            true => self.rules.stream_limit,
+            false if is_long() => self.rules.long_timeout,
+            false => self.rules.unary_timeout,
+        };
         let time = term.asked.unwrap_or(default).min(self.rules.stream_limit);
         if let Ok(value) = HeaderValue::try_from(format!("{}m", time.as_millis().min(99_999_999))) {
             headers.insert(TIMEOUT_HEADER, value);

@@ -91,6 +91,7 @@ async fn build(config: &Config, mesh: &Mesh, products: Arc<Products>) -> Result<
         webhooks_per_minute: config.weft_edge_webhooks_per_minute,
         trusted_proxies: config.weft_edge_trusted_proxies,
         unary_timeout: mesh.config().request_timeout(),
+        long_timeout: mesh.config().long_request_timeout(),
         stream_limit: Duration::from_millis(config.weft_edge_stream_limit_ms),
     };
     let rates = Rates::new(mesh.entitlements(), products.clone(), mesh.tasks().clone());
@@ -125,9 +126,9 @@ fn contracts(mesh: &MeshConfig, operator: &Operator) -> Result<Contracts, Error>
     let methods = methods(ours, &services, operator)?;
     let foreign = Policies::with_default(&operator.pool, Policy::user()).map_err(|error| wrong(&error))?;
     let policies = Policies::of(ours).map_err(|error| wrong(&error))?.merged_with(foreign);
-    // A request is let in before its body says which of the two answers.
-    if let Some((rpc, sibling)) =
-        methods.siblings().iter().find(|(rpc, sibling)| policies.get(rpc) != policies.get(sibling))
+    // A request is let in before its body says which of the two answers; only how long that may take may differ.
+    let policy_of = |rpc: &str| policies.get(rpc).map(|policy| Policy { is_long: false, ..policy.clone() });
+    if let Some((rpc, sibling)) = methods.siblings().iter().find(|(rpc, sibling)| policy_of(rpc) != policy_of(sibling))
     {
         return Err(Error::Descriptors(format!(
             "{rpc} is streamed_by {sibling} and has another policy, give both the same"

@@ -86,6 +86,7 @@ async fn one_path_answers_whole_or_as_a_stream_as_the_body_says() {
         assert_eq!(whole.json(), json!({"response": "ab", "room": ""}));
     }
     let timeout = last(&edge, "Complete")["grpc-timeout"].clone();
+    assert_eq!(timeout, "600000m", "it may take longer than other calls");
 
     let body = "{\"say\": [\"a\", \"b\"],  \"stream\" :true }";
     let streamed = edge.post("/v1/complete", body).await;

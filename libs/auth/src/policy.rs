@@ -51,6 +51,8 @@ pub struct Policy {
     pub rate_class: RateClass,
     /// The scope that an API key needs to call it; none: no API key may. Only with [`Access::User`].
     pub scope: Option<String>,
+    /// Whether it may take longer than usual.
+    pub is_long: bool,
 }
 
 impl Policy {
@@ -63,6 +65,7 @@ impl Policy {
             retry_safe: false,
             rate_class: RateClass::Plan,
             scope: None,
+            is_long: false,
         }
     }
 }
@@ -109,7 +112,7 @@ impl Policies {
             let rpc = format!("{}/{}", method.parent_service().full_name(), method.name());
             let policy = match (stated(&method), default) {
                 (Some(option), _) => {
-                    parse(&option).map_err(|problem| PolicyError::Wrong { rpc: rpc.clone(), problem })?
+                    parse(&method, &option).map_err(|problem| PolicyError::Wrong { rpc: rpc.clone(), problem })?
                 }
                 (None, Some(default)) => default.clone(),
                 (None, None) => return Err(PolicyError::Missing { rpc }),
@@ -159,7 +162,7 @@ fn stated(method: &MethodDescriptor) -> Option<DynamicMessage> {
     options.get_extension(&extension).as_message().cloned()
 }
 
-fn parse(option: &DynamicMessage) -> Result<Policy, &'static str> {
+fn parse(method: &MethodDescriptor, option: &DynamicMessage) -> Result<Policy, &'static str> {
     let number = |name: &str| option.get_field_by_name(name).and_then(|value| value.as_enum_number()).unwrap_or(0);
     let access = match number("access") {
         1 => Access::Public,
@@ -189,10 +192,14 @@ fn parse(option: &DynamicMessage) -> Result<Policy, &'static str> {
     if access != Access::User && scope.is_some() {
         return Err("scope needs ACCESS_USER");
     }
+    let is_long = option.get_field_by_name("long").and_then(|value| value.as_bool()).unwrap_or(false);
+    if is_long && (method.is_client_streaming() || method.is_server_streaming()) {
+        return Err("long is for calls without streams, which may last anyway");
+    }
     match (access, callers.is_empty(), feature.is_some()) {
         (Access::Service, true, _) => Err("nobody could call it, name the services in callers"),
         (Access::Public | Access::User | Access::Admin, false, _) => Err("callers needs ACCESS_SERVICE"),
         (Access::Public | Access::Admin | Access::Service, _, true) => Err("feature needs ACCESS_USER"),
-        _ => Ok(Policy { access, callers, feature, retry_safe: number("retry") == 1, rate_class, scope }),
+        _ => Ok(Policy { access, callers, feature, retry_safe: number("retry") == 1, rate_class, scope, is_long }),
     }
 }

@@ -10,7 +10,7 @@ use fred::interfaces::{ClientLike, EventInterface, FredResult, KeysInterface, Lu
 use fred::types::config::{Config, ConnectionConfig, Options, ReconnectPolicy, TcpConfig, UnresponsiveConfig};
 use fred::types::{ConnectHandle, Expiration, FromValue, SetOptions, Value};
 use tokio::time::{Instant, timeout};
-use weft_core::Clock;
+use weft_core::{Clock, Seldom};
 
 use crate::error::CacheError;
 use crate::journal::Scripts;
@@ -34,8 +34,6 @@ const SILENCE: Duration = Duration::from_millis(400);
 const RECONNECT_MS: (u32, u32) = (20, 500);
 /// Commands that may wait for the connection's task; beyond, Redis counts as away.
 const MAX_QUEUED: usize = 8 * 1024;
-/// An outage is logged at most once in this time.
-const LOG_EVERY_MS: i64 = 60_000;
 
 /// The limiter in Redis.
 const LIMIT_SCRIPT: &str = include_str!("limit.lua");
@@ -86,7 +84,7 @@ pub struct Redis {
     replicas: u32,
     share: Limiter,
     clock: Clock,
-    logged_at_ms: AtomicI64,
+    fallbacks: Seldom,
 }
 
 impl Redis {
@@ -113,7 +111,7 @@ impl Redis {
             replicas: options.replicas.max(1),
             share: Limiter::new(),
             clock,
-            logged_at_ms: AtomicI64::new(i64::MIN),
+            fallbacks: Seldom::default(),
         };
         let begun = Instant::now();
         while !redis.client.is_connected() && begun.elapsed() < START_PATIENCE {
@@ -221,13 +219,8 @@ impl Redis {
 
     fn note_fallback(&self, error: &Error) {
         metrics::counter!("weft_cache_fallback_total").increment(1);
-        let now_ms = self.clock.now_ms();
-        let logged_at_ms = self.logged_at_ms.load(Ordering::Relaxed);
-        let due = now_ms.saturating_sub(logged_at_ms) >= LOG_EVERY_MS;
-        let mine =
-            || self.logged_at_ms.compare_exchange(logged_at_ms, now_ms, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        if due && mine() {
-            tracing::warn!(%error, replicas = self.replicas, "redis does not answer, this replica goes on with its share of each rate limit");
+        if let Some(left_out) = self.fallbacks.turn(self.clock.now_ms()) {
+            tracing::warn!(%error, left_out, replicas = self.replicas, "redis does not answer, this replica goes on with its share of each rate limit");
         }
     }
 }

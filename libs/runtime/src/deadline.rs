@@ -1,14 +1,36 @@
-//! Writes the `grpc-timeout` header, which [`weft_auth::grpc_timeout`] reads.
+//! How long calls may take, and the writing of the `grpc-timeout` header, which [`weft_auth::grpc_timeout`] reads.
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 use weft_auth::TIMEOUT_HEADER;
+
+use crate::mesh_config::MeshConfig;
+use crate::methods::Method;
 
 /// The header.
 pub(crate) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static(TIMEOUT_HEADER);
 
 /// The largest number that 8 digits can say.
 const MAX_AMOUNT: u128 = 99_999_999;
+
+/// How long calls may take at most.
+#[derive(Clone, Copy)]
+pub(crate) struct Caps {
+    usual: Duration,
+    long: Duration,
+}
+
+impl Caps {
+    /// As it is configured.
+    pub fn of(config: &MeshConfig) -> Caps {
+        Caps { usual: config.request_timeout(), long: config.long_request_timeout() }
+    }
+
+    /// For this RPC.
+    pub fn get(self, method: &Method) -> Duration {
+        if method.is_long { self.long } else { self.usual }
+    }
+}
 
 /// The header's value for a duration, in the finest unit that holds it.
 pub(crate) fn header_of(timeout: Duration) -> HeaderValue {

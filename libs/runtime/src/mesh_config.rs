@@ -46,6 +46,10 @@ pub struct MeshConfig {
     /// Default 30000.
     #[serde(deserialize_with = "positive")]
     pub weft_request_timeout_ms: u64,
+    /// `WEFT_LONG_REQUEST_TIMEOUT_MS`: the same for calls that may take longer by their policy, such as whole answers of
+    /// models. Default 600000.
+    #[serde(deserialize_with = "positive")]
+    pub weft_long_request_timeout_ms: u64,
     /// `WEFT_MAX_MESSAGE_BYTES`: largest message that a service takes; a service gives it to its generated
     /// servers (`max_decoding_message_size`). Default 4194304.
     #[serde(deserialize_with = "positive")]
@@ -79,6 +83,7 @@ impl Default for MeshConfig {
             weft_log_format: LogFormat::Auto,
             rust_log: "info".to_owned(),
             weft_request_timeout_ms: 30_000,
+            weft_long_request_timeout_ms: 600_000,
             weft_max_message_bytes: 4 * 1024 * 1024,
             weft_max_in_flight: 1024,
             weft_drain_ms: 20_000,
@@ -119,6 +124,11 @@ impl MeshConfig {
     /// [`MeshConfig::weft_request_timeout_ms`].
     pub fn request_timeout(&self) -> Duration {
         Duration::from_millis(self.weft_request_timeout_ms)
+    }
+
+    /// [`MeshConfig::weft_long_request_timeout_ms`].
+    pub fn long_request_timeout(&self) -> Duration {
+        Duration::from_millis(self.weft_long_request_timeout_ms)
     }
 
     /// [`MeshConfig::weft_max_message_bytes`], as generated servers take it.

@@ -27,6 +27,8 @@ pub(crate) struct Method {
     pub answers_stream: bool,
     /// Whether it may be sent a second time: its policy says so and its request is one message.
     pub may_retry: bool,
+    /// Whether it may take longer than usual, by its policy.
+    pub is_long: bool,
     /// Whether it is of the contracts, of health or of reflection.
     pub is_known: bool,
     /// Whether it asks for health. A service that is busy is not ill.
@@ -63,12 +65,14 @@ pub(crate) fn methods() -> &'static Methods {
         for method in services.iter().flat_map(|service| service.methods()) {
             let name = format!("{}/{}", method.parent_service().full_name(), method.name());
             let path = format!("/{name}");
-            let retry_safe = policies().get(&path).is_some_and(|policy| policy.retry_safe);
+            let policy = policies().get(&path);
+            let retry_safe = policy.is_some_and(|policy| policy.retry_safe);
             let rpc = Method {
                 index: by_path.len(),
                 name,
                 answers_stream: method.is_server_streaming(),
                 may_retry: retry_safe && !method.is_client_streaming(),
+                is_long: policy.is_some_and(|policy| policy.is_long),
                 is_known: true,
                 is_health: false,
                 is_quiet: POLLED.contains(&path.as_str()),
@@ -83,6 +87,7 @@ pub(crate) fn methods() -> &'static Methods {
                 name,
                 answers_stream,
                 may_retry: false,
+                is_long: false,
                 is_known: true,
                 is_health,
                 is_quiet: is_health,
@@ -95,6 +100,7 @@ pub(crate) fn methods() -> &'static Methods {
             name: "unknown".to_owned(),
             answers_stream: true,
             may_retry: false,
+            is_long: false,
             is_known: false,
             is_health: false,
             is_quiet: false,

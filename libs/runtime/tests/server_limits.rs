@@ -30,6 +30,22 @@ async fn a_handler_knows_how_long_there_is() {
 }
 
 #[tokio::test]
+async fn a_long_call_has_a_limit_of_its_own() {
+    for (limit_ms, otherwise) in [(5_000, Reason::Internal), (300, Reason::DeadlineExceeded)] {
+        let limits = |config: &mut weft_runtime::MeshConfig| {
+            (config.weft_request_timeout_ms, config.weft_long_request_timeout_ms) = (200, limit_ms);
+        };
+        let server = Backend::configured("orchestrator", limits, |server| server).await;
+        // Where it is let it comes to ask billing, which is not there.
+        let answered = ChatServiceClient::new(server.channel()).chat(signed_in(chat("half a second"))).await;
+        assert_eq!(reason(answered), otherwise);
+        // Its handler knows how long there is.
+        let left = server.fake.last().1.deadline.unwrap().saturating_duration_since(tokio::time::Instant::now());
+        assert!(left <= Duration::from_millis(limit_ms), "{left:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_stream_must_begin_in_time_but_may_go_on() {
     let server =
         Backend::configured("orchestrator", |config| config.weft_request_timeout_ms = 200, |server| server).await;

@@ -304,7 +304,8 @@ impl KeyService for Fake {
 impl ChatService for Fake {
     /// Asks billing, as a service does that calls another for its caller.
     async fn chat(&self, request: Request<ChatRequest>) -> Result<Response<ChatResponse>, Status> {
-        self.act(&request, "").await?;
+        let what = request.get_ref().message.clone();
+        self.act(&request, if what == "half a second" { &what } else { "" }).await?;
         let caller = Caller::of(&request)?;
         let mut billing = EntitlementServiceClient::new(self.0.billing.get().expect("a channel").clone());
         billing.get_entitlements(caller.request(entitlements(&request.get_ref().message))).await?;

@@ -24,6 +24,7 @@ on_both_databases! {
     a_call_that_nobody_ends_stops_counting_when_it_expires
     the_same_key_again_has_the_same_answer_and_no_effect
     the_same_key_at_once_on_three_nodes_has_one_effect
+    calls_that_end_at_once_are_recorded_each_once_whatever_stands_among_them
     what_was_set_for_an_account_or_in_its_plan_counts_from_the_next_call_on
     every_limit_of_a_day_is_the_one_that_entitlements_tell
     numbers_that_cannot_be_are_refused_and_leave_nothing
@@ -320,6 +321,49 @@ async fn the_same_key_at_once_on_three_nodes_has_one_effect(world: &World) {
     let answers = futures_util::future::join_all(calls).await;
     assert!(answers.iter().all(|answer| answer == &answers[0]), "{answers:#?}");
     assert_eq!(rows(world).await, (1, 100_001, 1, 1, 1));
+    for node in nodes {
+        node.stop().await;
+    }
+}
+
+/// 40 calls each of three accounts, each twice, among keys that were used for something else.
+async fn calls_that_end_at_once_are_recorded_each_once_whatever_stands_among_them(world: &World) {
+    let nodes = [world.node().await, world.node().await];
+    let users = ["ana", "ben", "cem"];
+    for user in users {
+        record(&nodes[0], RecordUsageRequest { input_tokens: 7, output_tokens: 0, ..call(user, "old") }).await.unwrap();
+    }
+    let calls = (0..240).map(|turn| {
+        let (node, user, number) = (&nodes[turn % 2], users[turn % 3], turn / 6);
+        let ended = RecordUsageRequest {
+            agent_role: format!("role {}", number % 2),
+            input_tokens: 1,
+            output_tokens: 0,
+            ..call(user, &format!("call {number}"))
+        };
+        async move {
+            if number % 8 == 0 {
+                assert_eq!(record(node, call(user, "old")).await, Err(Reason::IdempotencyKeyReused));
+            }
+            (user, record(node, ended).await.unwrap())
+        }
+    });
+    let answers = futures_util::future::join_all(calls).await;
+    for user in users {
+        let ids: BTreeSet<&str> = answers.iter().filter(|it| it.0 == user).map(|it| it.1.id.as_str()).collect();
+        assert_eq!(ids.len(), 40, "a key that comes twice is one call");
+        let counted: BTreeSet<i64> = answers.iter().filter(|it| it.0 == user).map(|it| it.1.tokens_today).collect();
+        assert!(counted.iter().all(|tokens| (8..=47).contains(tokens)), "{counted:?}");
+        assert_eq!(today(world, &nodes[0], "cofounder", user).await["max_tokens_per_day"].used, 47);
+    }
+    assert_eq!(rows(world).await, (123, 3 * 47, 0, 0, 123));
+    let by_role: Vec<(String, i64, i64)> =
+        sql("SELECT agent_role, CAST(SUM(calls) AS BIGINT), CAST(SUM(input_tokens) AS BIGINT) FROM usage_daily \
+         WHERE agent_role LIKE 'role %' GROUP BY agent_role ORDER BY agent_role LIMIT 3")
+        .all(&world.db)
+        .await
+        .unwrap();
+    assert_eq!(by_role, [("role 0".to_owned(), 60, 60), ("role 1".to_owned(), 60, 60)]);
     for node in nodes {
         node.stop().await;
     }

@@ -77,7 +77,7 @@ pub struct Config {
     /// `WEFT_CHAT_TURNS`: most turns of conversation in a context, 100.
     #[serde(deserialize_with = "positive")]
     pub weft_chat_turns: usize,
-    /// `WEFT_CHAT_TOTAL_MS`: longest time for an answer with all its rounds, 120000 ms. A caller's earlier deadline counts.
+    /// `WEFT_CHAT_TOTAL_MS`: longest time for an answer with all its rounds, 300000 ms. A caller's earlier deadline counts.
     #[serde(deserialize_with = "positive")]
     pub weft_chat_total_ms: u64,
     /// `WEFT_CHAT_RESUME_MS`: so long a streamed answer of a product that stops them goes on when its last reader is gone, in
@@ -120,7 +120,7 @@ pub struct Config {
     /// `WEFT_MODEL_IDLE_MS`: longest silence within a streamed answer, 60000 ms.
     #[serde(deserialize_with = "positive")]
     pub weft_model_idle_ms: u64,
-    /// `WEFT_MODEL_PLAIN_MS`: longest wait for an answer that is not streamed, with all retries, 25000 ms.
+    /// `WEFT_MODEL_PLAIN_MS`: longest wait for an answer that is not streamed, with all retries, 120000 ms.
     #[serde(deserialize_with = "positive")]
     pub weft_model_plain_ms: u64,
     /// `WEFT_MODEL_RESPONSE_BYTES`: largest answer of the provider, 4194304 bytes.
@@ -152,7 +152,7 @@ impl Default for Config {
             weft_chat_notes: 200,
             weft_prompts_dir: None,
             weft_chat_turns: 100,
-            weft_chat_total_ms: 120_000,
+            weft_chat_total_ms: 300_000,
             weft_chat_resume_ms: 5_000,
             weft_chat_log_bytes: 1024 * 1024,
             weft_chat_logs_bytes: 128 * 1024 * 1024,
@@ -167,7 +167,7 @@ impl Default for Config {
             weft_model_connect_ms: 2_000,
             weft_model_first_byte_ms: 20_000,
             weft_model_idle_ms: 60_000,
-            weft_model_plain_ms: 25_000,
+            weft_model_plain_ms: 120_000,
             weft_model_response_bytes: 4 * 1024 * 1024,
         }
     }

@@ -88,7 +88,7 @@ pub async fn serve(config: Config, mesh: Mesh, products: Arc<Products>, listener
     let models = Arc::new(Models::new(&config, mesh.clock().clone())?.allowing(networks)?);
     let database = Database::start(&config, &mesh).await?;
     let keys = Keys::start(database.clone(), &mesh);
-    let books = Books::new(mesh.channel("billing"), mesh.tasks().clone());
+    let books = Books::new(mesh.channel("billing"), mesh.tasks().clone(), mesh.clock().clone());
     let prompts = config.weft_prompts_dir.as_deref().map_or_else(|| Ok(Prompts::default()), Prompts::load)?;
     let registries = Registries::new(&products, &prompts)?;
     let sanitizers = Sanitizers::new(&registries)?;

@@ -22,6 +22,7 @@ use weft_auth::ServiceKey;
 use weft_core::Reason;
 use weft_proto::Channel;
 
+use crate::deadline::Caps;
 use crate::methods::{Method, methods};
 use crate::rpc_metrics::RpcMetrics;
 use crate::{MeshConfig, RuntimeError, telemetry};
@@ -68,7 +69,7 @@ pub(crate) fn connect(target: Target, url: &str, config: &MeshConfig) -> Result<
     let channel = endpoint.connect_with_connector_lazy(connector::connector(Arc::clone(&target.name), connect_timeout));
     let calls = Arc::new(Calls {
         budget: TpsBudget::new(RETRY_WINDOW, RETRIES_PER_S, RETRY_SHARE),
-        timeout: config.request_timeout(),
+        caps: Caps::of(config),
         attempt: Attempt { name: target.name, key: target.key, channel },
         metrics: target.metrics,
     });
@@ -88,7 +89,7 @@ pub(crate) fn refuse(name: &'static str) -> Channel {
 struct Calls {
     metrics: Arc<RpcMetrics>,
     budget: TpsBudget,
-    timeout: Duration,
+    caps: Caps,
     attempt: Attempt,
 }
 
@@ -108,7 +109,7 @@ impl Calls {
 
     /// Sends the call; a second time if it may be, the peer was away and the budget allows.
     async fn send_twice(&self, method: &Method, request: Request<Body>, span: &Span) -> Result<Response<Body>, Status> {
-        let deadline = Deadline::of(request.headers(), method, self.timeout);
+        let deadline = Deadline::of(request.headers(), method, self.caps.get(method));
         if !method.may_retry {
             return self.attempt.send(request, &deadline, span).await;
         }

@@ -1,29 +1,27 @@
 //! No call waits for ever: it ends, or its stream begins, within the caller's `grpc-timeout` and our own cap.
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use http::{HeaderValue, Request, Response};
+use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
 use tower::Service;
 use weft_auth::grpc_timeout;
 use weft_core::Reason;
 
-use crate::deadline::{GRPC_TIMEOUT, header_of};
+use crate::deadline::{Caps, GRPC_TIMEOUT, header_of};
 use crate::methods::methods;
 
 /// See the module.
 #[derive(Clone)]
 pub(super) struct Deadline<S> {
     inner: S,
-    cap: Duration,
-    cap_header: HeaderValue,
+    caps: Caps,
 }
 
 impl<S> Deadline<S> {
-    pub fn new(inner: S, cap: Duration) -> Self {
-        Deadline { inner, cap, cap_header: header_of(cap) }
+    pub fn new(inner: S, caps: Caps) -> Self {
+        Deadline { inner, caps }
     }
 }
 
@@ -41,12 +39,14 @@ where
     }
 
     fn call(&mut self, mut request: Request<A>) -> Self::Future {
-        let asked = grpc_timeout(request.headers()).filter(|asked| *asked <= self.cap);
+        let method = methods().get(request.uri().path());
+        let cap = self.caps.get(method);
+        let asked = grpc_timeout(request.headers()).filter(|asked| *asked <= cap);
         // The handler, and whom it calls, know how long there is. Not for a stream: it may go on after our cap.
-        if asked.is_none() && !methods().get(request.uri().path()).answers_stream {
-            request.headers_mut().insert(GRPC_TIMEOUT, self.cap_header.clone());
+        if asked.is_none() && !method.answers_stream {
+            request.headers_mut().insert(GRPC_TIMEOUT, header_of(cap));
         }
-        Answer { inner: self.inner.call(request), sleep: sleep(asked.unwrap_or(self.cap)) }
+        Answer { inner: self.inner.call(request), sleep: sleep(asked.unwrap_or(cap)) }
     }
 }
 

@@ -27,6 +27,7 @@ use tower::layer::layer_fn;
 use tower::{Service, ServiceBuilder};
 use weft_auth::{Guard, GuardLayer, HEALTH_SERVICE, REFLECTION_SERVICES};
 
+use crate::deadline::Caps;
 use crate::rpc_metrics::{RpcMetrics, Side};
 use crate::{Mesh, RuntimeError};
 use health::ReadyCheck;
@@ -127,7 +128,7 @@ fn in_front_of(
     let config = mesh.config();
     let metrics = Arc::new(RpcMetrics::new(Side::Server, mesh.service()));
     let in_flight = Arc::default();
-    let (max_in_flight, cap) = (config.weft_max_in_flight, config.request_timeout());
+    let (max_in_flight, caps) = (config.weft_max_in_flight, Caps::of(config));
     ServiceBuilder::new()
         // Request id: first, so that the answer to anything that follows carries it, and the log line too.
         .layer(layer_fn(request_id::RequestId::new))
@@ -139,7 +140,7 @@ fn in_front_of(
         // Load shed: before anything that costs time.
         .layer(layer_fn(move |inner| shed::Shed::new(inner, Arc::clone(&in_flight), max_in_flight)))
         // Deadline: outside auth, which may have to wait for identity or billing.
-        .layer(layer_fn(move |inner| deadline::Deadline::new(inner, cap)))
+        .layer(layer_fn(move |inner| deadline::Deadline::new(inner, caps)))
         // Auth and policy: nothing behind it sees a call that may not be made.
         .layer(GuardLayer::new(guard))
         .service(routes)

@@ -72,7 +72,7 @@ impl Lane {
                 None => rest.push(job),
             }
         }
-        let (batch, accounts) = plan.finish();
+        let (batch, accounts) = plan.finish(&self.inner.overdrafts);
         if done.is_empty() || batch.is_empty() {
             if batch.is_empty() {
                 self.keep(accounts);

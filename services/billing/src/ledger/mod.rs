@@ -18,7 +18,7 @@ use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
-use weft_core::Clock;
+use weft_core::{Clock, Seldom};
 use weft_db::{Db, DbError, Tx};
 use weft_product::Products;
 use weft_proto::billing::v1;
@@ -207,14 +207,21 @@ struct Inner {
     clock: Clock,
     /// Our part of the totals.
     shard: i64,
+    /// Calls that have cost more than their holds.
+    overdrafts: Seldom,
 }
 
 impl Ledger {
     /// Starts its lanes among the background work of `mesh`.
     pub fn start(db: &Db, mesh: &Mesh, products: &Arc<Products>) -> Ledger {
         let shard = i64::try_from(RandomState::new().hash_one(0) % SHARDS.unsigned_abs()).unwrap_or(0);
-        let inner =
-            Arc::new(Inner { db: db.clone(), products: Arc::clone(products), clock: mesh.clock().clone(), shard });
+        let inner = Arc::new(Inner {
+            db: db.clone(),
+            products: Arc::clone(products),
+            clock: mesh.clock().clone(),
+            shard,
+            overdrafts: Seldom::default(),
+        });
         let lanes = if db.is_postgres() { POSTGRES_LANES } else { 1 };
         let lanes = (0..lanes).map(|_| {
             let (jobs, waiting) = Waiting::new(mesh.shutdown());

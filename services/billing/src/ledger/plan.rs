@@ -2,7 +2,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use tokio::time::Instant;
-use weft_core::new_id;
+use weft_core::{Seldom, new_id};
 
 use super::{Act, Done, Op, answer};
 use crate::domain::day::day_of;
@@ -154,7 +154,7 @@ impl Plan {
 
     /// What is to be written, and the wallets with the version that each had before. The operations that were added
     /// have happened once it is.
-    pub fn finish(self) -> (Batch, Vec<(WalletId, i64, Account)>) {
+    pub fn finish(self, overdrafts: &Seldom) -> (Batch, Vec<(WalletId, i64, Account)>) {
         let Plan { mut accounts, changed, changed_holds, changed_spending, mut batch, capped, .. } = self;
         for (id, before) in &changed {
             if let Some(account) = accounts.get_mut(id) {
@@ -174,7 +174,13 @@ impl Plan {
         }
         for hold_id in capped {
             metrics::counter!("weft_billing_holds_capped_total").increment(1);
-            tracing::error!(hold_id, "a call has cost more than its hold covers, only the hold is charged");
+            if let Some(left_out) = overdrafts.turn(batch.now_ms) {
+                tracing::error!(
+                    hold_id,
+                    left_out,
+                    "a call has cost more than its hold covers, only the hold is charged"
+                );
+            }
         }
         let before = |id: &WalletId, account: &Account| changed.get(id).copied().unwrap_or(account.wallet.version);
         let accounts = accounts.into_iter().map(|(id, account)| (before(&id, &account), id, account));

@@ -39,7 +39,7 @@ pub async fn perform(inner: &Inner, tx: &Tx, ops: &[&Op]) -> Result<Group, Error
             }));
         }
     }
-    let (batch, accounts) = plan.finish();
+    let (batch, accounts) = plan.finish(&inner.overdrafts);
     if inner.db.is_postgres() {
         if !batch.is_empty() && !batch_commit(tx, &batch).await? {
             return Err(Error::Busy);

@@ -201,7 +201,7 @@ impl Asker {
     pub fn of_test(models: Models) -> Asker {
         let (config, clock) = (weft_runtime::MeshConfig::default(), weft_core::Clock::System);
         let mesh = weft_runtime::Mesh::new("orchestrator", config, clock, weft_runtime::Shutdown::new());
-        let books = Books::new(mesh.channel("billing"), mesh.tasks().clone());
+        let books = Books::new(mesh.channel("billing"), mesh.tasks().clone(), mesh.clock().clone());
         let product = Arc::clone(weft_product::Products::builtin().get("adiuva").expect("a built-in product"));
         let payer = Payer { product: "adiuva".into(), account: "a".into(), rate: None, is_limited: false, key: None };
         Asker::new(Arc::new(models), books, product, payer, i64::MAX)

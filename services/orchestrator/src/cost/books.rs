@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tonic::{Code, Request, Status};
 use weft_auth::KeyClaim;
-use weft_core::{Reason, new_id};
+use weft_core::{Clock, Reason, Seldom, new_id};
 use weft_proto::Channel;
 use weft_proto::billing::v1::usage_service_client::UsageServiceClient;
 use weft_proto::billing::v1::wallet_service_client::WalletServiceClient;
@@ -63,6 +63,8 @@ pub struct Books {
     pub(super) usage: UsageServiceClient<Channel>,
     pub(super) tasks: Tasks,
     pub(super) likely: Arc<Likely>,
+    clock: Clock,
+    over_hold: Arc<Seldom>,
 }
 
 /// A call that may begin.
@@ -77,9 +79,9 @@ pub struct Opened {
 
 impl Books {
     /// Books at this channel to billing.
-    pub fn new(channel: Channel, tasks: Tasks) -> Books {
+    pub fn new(channel: Channel, tasks: Tasks, clock: Clock) -> Books {
         let (wallet, usage) = (WalletServiceClient::new(channel.clone()), UsageServiceClient::new(channel));
-        Books { wallet, usage, tasks, likely: Arc::default() }
+        Books { wallet, usage, tasks, likely: Arc::default(), clock, over_hold: Arc::default() }
     }
 
     /// Sets aside what so many tokens cost, and asks whether the day has room for them.
@@ -103,6 +105,11 @@ impl Books {
                 Err(refused)
             }
         }
+    }
+
+    /// How many were left out of the log before, if a call that used more than it could is to be logged now.
+    pub(super) fn over_hold(&self) -> Option<u64> {
+        self.over_hold.turn(self.clock.now_ms())
     }
 
     async fn reserve(

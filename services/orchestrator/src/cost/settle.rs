@@ -110,7 +110,7 @@ impl Running {
         let books_there = books.clone();
         books.tasks.spawn("settle", async move {
             let (ended, heard) = self.accompany(&books_there, ended).await;
-            self.alarm_if_over(&ended);
+            self.alarm_if_over(&books_there, &ended);
             let charged = self.settle(&books_there, &ended, heard).await;
             let recorded = self.record(&books_there, &ended, charged);
             // The next call has to find this one's tokens where those of the day are limited; else nobody waits for it.
@@ -194,16 +194,20 @@ impl Running {
         }
     }
 
-    fn alarm_if_over(&self, ended: &Ended) {
+    fn alarm_if_over(&self, books: &Books, ended: &Ended) {
         let used = ended.figures.map_or(0, |used| used.total());
-        if used > self.most {
-            let labels = [("product", self.payer.product.clone()), ("model", self.model.clone())];
-            metrics::counter!("weft_calls_over_hold_total", &labels).increment(1);
+        if used <= self.most {
+            return;
+        }
+        let labels = [("product", self.payer.product.clone()), ("model", self.model.clone())];
+        metrics::counter!("weft_calls_over_hold_total", &labels).increment(1);
+        if let Some(left_out) = books.over_hold() {
             tracing::error!(
                 call = self.opened.call_id,
                 model = self.model,
                 used,
                 most = self.most,
+                left_out,
                 "a provider reports more than its call could use; only what was held is charged"
             );
         }

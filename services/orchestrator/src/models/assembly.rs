@@ -1,4 +1,6 @@
 //! Puts an answer together from its pieces.
+use serde::de::IgnoredAny;
+
 use crate::models::event::{Event, Finish, Fragment};
 use crate::models::{Break, Completion, ModelError, Piece, ToolCall, Usage};
 
@@ -135,16 +137,29 @@ impl Assembly {
         Ok(())
     }
 
-    /// Which call a fragment belongs to. Without an index a new id begins a new call, and anything else goes on
-    /// with the last one.
+    /// Which call a fragment belongs to; none: it begins one. Without an index a new id begins a new call, and anything
+    /// else goes on with the last one.
     fn position(&self, fragment: &Fragment) -> Option<usize> {
-        if fragment.index.is_some() {
-            return self.calls.iter().position(|known| known.index == fragment.index);
-        }
-        match fragment.id.as_deref().filter(|id| !id.is_empty()) {
-            Some(id) => self.calls.iter().position(|known| known.call.id == id),
-            None => self.calls.len().checked_sub(1),
-        }
+        let id = fragment.id.as_deref().filter(|id| !id.is_empty());
+        let known = match (fragment.index, id) {
+            (Some(_), _) => self.calls.iter().rposition(|known| known.index == fragment.index),
+            (None, Some(id)) => self.calls.iter().position(|known| known.call.id == id),
+            (None, None) => self.calls.len().checked_sub(1),
+        };
+        known.filter(|at| !begins_another(&self.calls[*at].call, id, fragment))
+    }
+}
+
+/// Whether a fragment that would go on with this call is the beginning of another one: some providers give all calls the
+/// same index or none. A new id alone says nothing, because others make one up for every fragment.
+fn begins_another(call: &ToolCall, id: Option<&str>, fragment: &Fragment) -> bool {
+    let is_named = fragment.name.as_ref().is_some_and(|name| !name.is_empty());
+    if !is_named || call.arguments.is_empty() {
+        return false;
+    }
+    match id {
+        Some(id) => !call.id.is_empty() && call.id != id,
+        None => !fragment.arguments.is_empty() && serde_json::from_str::<IgnoredAny>(&call.arguments).is_ok(),
     }
 }
 
@@ -199,6 +214,46 @@ mod tests {
         let told: Vec<(&str, &str)> =
             whole.calls.iter().map(|call| (call.name.as_str(), call.arguments.as_str())).collect();
         assert_eq!(told, [("list_tasks", "{}"), ("delete_task", "{\"task_id\":\"1\"}")]);
+    }
+
+    #[test]
+    fn calls_with_one_index_for_all_or_none_are_told_apart() {
+        for index in [Some(0), None] {
+            for ids in [[Some("a"), Some("b")], [None, None]] {
+                let whole = assemble([
+                    fragment(index, ids[0], Some("list_tasks"), "{"),
+                    fragment(index, None, None, "}"),
+                    fragment(index, ids[1], Some("delete_task"), "{\"id\""),
+                    fragment(index, None, None, ":1}"),
+                    END,
+                ])
+                .unwrap();
+                let told: Vec<(&str, &str)> =
+                    whole.calls.iter().map(|call| (call.name.as_str(), call.arguments.as_str())).collect();
+                assert_eq!(told, [("list_tasks", "{}"), ("delete_task", "{\"id\":1}")], "{index:?} {ids:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_call_whose_fragments_have_an_id_each_or_its_name_each_is_one() {
+        let random = assemble([
+            fragment(Some(0), Some("x1"), Some("list_tasks"), "{"),
+            fragment(Some(0), Some("x2"), None, "\"a\":1"),
+            fragment(Some(0), Some("x3"), None, "}"),
+            END,
+        ]);
+        let named = assemble([
+            fragment(Some(0), None, Some("list_tasks"), "{"),
+            fragment(Some(0), None, Some("list_tasks"), "\"a\":1"),
+            fragment(Some(0), None, Some("list_tasks"), "}"),
+            fragment(Some(0), None, Some("list_tasks"), ""),
+            END,
+        ]);
+        for whole in [random.unwrap(), named.unwrap()] {
+            assert_eq!(whole.calls.len(), 1);
+            assert_eq!((whole.calls[0].name.as_str(), whole.calls[0].arguments.as_str()), ("list_tasks", "{\"a\":1}"));
+        }
     }
 
     #[test]

@@ -198,12 +198,13 @@ struct ProposedStep {
     data_from_step: Option<i64>,
 }
 
-/// What a model proposed, to be built. Models like to put a fence around JSON.
+/// What a model proposed, to be built. Models like to put a fence around JSON, and some think aloud before it.
 ///
 /// # Errors
 /// That it is no plan.
 pub fn proposed(text: &str) -> Result<PlanBuilder, Flaw> {
-    let bare = text.trim();
+    let thought = text.trim_start().strip_prefix("<think>").and_then(|thinking| thinking.split_once("</think>"));
+    let bare = thought.map_or(text, |(_, said)| said).trim();
     let bare = bare.strip_prefix("```json").or_else(|| bare.strip_prefix("```")).unwrap_or(bare);
     let bare = bare.strip_suffix("```").unwrap_or(bare);
     let proposal: Proposal = serde_json::from_str(bare).map_err(|error| Flaw(error.to_string()))?;
