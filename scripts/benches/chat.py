@@ -66,6 +66,7 @@ class Bench:
         """The same port each time: Weft is told it once."""
         if self.stub:
             stop(self.stub)
+        self.wait_ms = wait_ms
         self.stub = subprocess.Popen([TARGET / "examples/load", "stub", "--port", str(self.port), "--wait-ms", str(wait_ms)])
         self.pids["stub"] = self.stub.pid
         until_listening(self.port, self.stub, "the stub")
@@ -76,6 +77,7 @@ class Bench:
         body = json.dumps({"model": MODEL, "messages": messages, "max_tokens": WORDS, **({"stream": True} if streamed else {})})
         before = self.cpu()
         seen = told(drive(base + "/v1/chat/completions", "--body", body, "--expect", "stream" if streamed else "completion", *tokens,
+                          "--over-ms", self.wait_ms,
                           seconds=seconds, callers=callers))
         after = self.cpu()
         good = seen["answers"].pop("ok", None)

@@ -20,7 +20,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the database has to answer a [`Db::ping`], and a connection to show that it is fit for its next use.
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
 /// A connection that has rested for this long is tried before it is used: the server may have gone meanwhile.
-const TRY_AFTER_IDLE: Duration = Duration::from_secs(1);
+pub(crate) const TRY_AFTER_IDLE: Duration = Duration::from_secs(1);
 /// A PostgreSQL statement may take this long; a request is given up on long before.
 const POSTGRES_STATEMENT_TIMEOUT_MS: u32 = 10_000;
 /// PostgreSQL ends a transaction that its client has left open and silent for this long.

@@ -7,7 +7,7 @@ use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use weft_db::{Db, DbError, DbOptions, Tx, sql};
+use weft_db::{Db, DbError, DbOptions, Held, Tx, sql};
 use weft_testing::{eventually, postgres};
 
 use super::{Place, on_both, options, refusal};
@@ -71,6 +71,40 @@ async fn a_restart_of_postgresql_between_two_calls_is_not_noticed() {
     for _ in 0..10 {
         assert!(says_one(&db).await.unwrap());
     }
+}
+
+/// What the pool tries between two uses, a task that keeps its connection does not; but it finds another one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kept_connection_is_one_session_until_it_is_lost() {
+    let server = postgres::Postgres::start().await;
+    let db = Db::connect(&options(server.database().await)).await.unwrap();
+    let session = async |on: &Held| sql("SELECT CAST(pg_backend_pid() AS BIGINT)").one::<i64>(on).await;
+    let held = db.held();
+    let first = session(&held).await.unwrap();
+    assert_ne!(session(&db.held()).await.unwrap(), first, "kept for one alone");
+    assert!(sql("SELECT 1 / 0").run(&held).await.is_err());
+    assert_eq!(session(&held).await.unwrap(), first, "a refusal is none of the connection's");
+
+    let end = "SELECT pg_terminate_backend(CAST($1 AS INTEGER))";
+    assert!(sql(end).bind(first).one::<bool>(&db).await.unwrap());
+    eventually("another session", Duration::from_secs(5), async || session(&held).await.is_ok_and(|now| now != first))
+        .await;
+    let second = session(&held).await.unwrap();
+    // Who waits no longer leaves a statement behind, and no later one waits for it.
+    let slow = tokio::time::timeout(Duration::from_millis(100), sql("SELECT pg_sleep(3)").run(&held)).await;
+    assert!(slow.is_err());
+    let asked = Instant::now();
+    assert_ne!(session(&held).await.unwrap(), second);
+    assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+
+    // It rested, and meanwhile the server was away.
+    server.pause().await;
+    tokio::time::sleep(Duration::from_millis(1_000)).await;
+    server.resume().await;
+    session(&held).await.unwrap();
+    // What is kept goes back when nobody needs it any more.
+    drop(held);
+    tokio::time::timeout(Duration::from_secs(5), db.close()).await.unwrap();
 }
 
 /// Forwards to the shared server. Once `silent` was true, a connection of that time never says anything again.

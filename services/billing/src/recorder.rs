@@ -4,7 +4,7 @@ use std::slice;
 
 use prost::Message;
 use tokio::sync::{mpsc, oneshot};
-use weft_db::{Db, Tx};
+use weft_db::{Db, Held, Tx};
 use weft_proto::billing::v1::UsageRecord;
 use weft_runtime::Mesh;
 
@@ -30,10 +30,10 @@ impl Recorder {
     /// Starts among the background work of `mesh`.
     pub fn start(db: &Db, mesh: &Mesh) -> Recorder {
         let (jobs, mut waiting) = Waiting::new(mesh.shutdown());
-        let db = db.clone();
+        let (db, held) = (db.clone(), db.held());
         mesh.tasks().spawn("recorder", async move {
             while let Some(jobs) = waiting.group().await {
-                record(&db, jobs).await;
+                record(&db, &held, jobs).await;
             }
         });
         Recorder(jobs)
@@ -51,9 +51,9 @@ impl Recorder {
     }
 }
 
-async fn record(db: &Db, jobs: Vec<Job>) {
+async fn record(db: &Db, held: &Held, jobs: Vec<Job>) {
     let calls: Vec<Ended> = jobs.iter().map(|job| job.ended.clone()).collect();
-    match write(db, &calls).await {
+    match write(db, held, &calls).await {
         Ok(after) => {
             for (job, tokens_today) in jobs.into_iter().zip(after) {
                 let record = UsageRecord { tokens_today, ..job.ended.answer.clone() };
@@ -75,9 +75,9 @@ async fn record(db: &Db, jobs: Vec<Job>) {
 }
 
 /// Writes all or nothing. The tokens of the day after each.
-async fn write(db: &Db, calls: &[Ended]) -> Result<Vec<i64>, Error> {
+async fn write(db: &Db, held: &Held, calls: &[Ended]) -> Result<Vec<i64>, Error> {
     if db.is_postgres() {
-        return Ok(calls_commit(db, calls).await?);
+        return Ok(calls_commit(held, calls).await?);
     }
     db.write("RecordUsage", async |tx: Tx| calls_write(&tx, calls).await).await
 }

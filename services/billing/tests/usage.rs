@@ -336,7 +336,7 @@ async fn calls_that_end_at_once_are_recorded_each_once_whatever_stands_among_the
     let calls = (0..240).map(|turn| {
         let (node, user, number) = (&nodes[turn % 2], users[turn % 3], turn / 6);
         let ended = RecordUsageRequest {
-            agent_role: format!("role {}", number % 2),
+            agent_role: format!("role_{}", number % 2),
             input_tokens: 1,
             output_tokens: 0,
             ..call(user, &format!("call {number}"))
@@ -359,11 +359,11 @@ async fn calls_that_end_at_once_are_recorded_each_once_whatever_stands_among_the
     assert_eq!(rows(world).await, (123, 3 * 47, 0, 0, 123));
     let by_role: Vec<(String, i64, i64)> =
         sql("SELECT agent_role, CAST(SUM(calls) AS BIGINT), CAST(SUM(input_tokens) AS BIGINT) FROM usage_daily \
-         WHERE agent_role LIKE 'role %' GROUP BY agent_role ORDER BY agent_role LIMIT 3")
+         WHERE agent_role LIKE 'role_%' GROUP BY agent_role ORDER BY agent_role LIMIT 3")
         .all(&world.db)
         .await
         .unwrap();
-    assert_eq!(by_role, [("role 0".to_owned(), 60, 60), ("role 1".to_owned(), 60, 60)]);
+    assert_eq!(by_role, [("role_0".to_owned(), 60, 60), ("role_1".to_owned(), 60, 60)]);
     for node in nodes {
         node.stop().await;
     }

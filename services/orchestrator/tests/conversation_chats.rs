@@ -84,6 +84,13 @@ async fn what_was_said_goes_before_a_new_message(world: &World) {
     let expected = [pair("  what\n is first? ", "one"), pair("and then?", "two")].concat();
     assert_eq!(world.said(&session.id).await, expected);
 
+    let recorded = || {
+        let (here, other): (Vec<_>, Vec<_>) =
+            world.here.book.usage().into_iter().map(|call| call.session_id).partition(|id| *id == session.id);
+        (here.len(), !other.is_empty() && other.iter().all(String::is_empty))
+    };
+    eventually("what was in the session recorded as that", PATIENCE, || async { recorded() == (2, true) }).await;
+
     let messages = world.messages(&session.id).await;
     let ids: Vec<&String> = messages.iter().map(|message| &message.id).collect();
     assert!(ids.iter().all(|id| id.len() == 36));

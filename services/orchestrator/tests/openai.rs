@@ -132,6 +132,7 @@ async fn an_answer_is_held_charged_and_told_with_what_it_took() {
     let usage = answer.usage.unwrap();
     assert_eq!((usage.prompt_tokens, usage.completion_tokens, usage.total_tokens), (500, 500, 1_000));
     assert_eq!(weft.book.balance(PAYER), PLENTY - 1_000 * RATE);
+    eventually("the call recorded", Duration::from_secs(5), || async { !weft.book.usage().is_empty() }).await;
     let call = &weft.book.usage()[0];
     assert_eq!((call.agent_role.as_str(), call.model.as_str()), ("completion", "stub-500-500"));
     // Nothing of ours is in between.

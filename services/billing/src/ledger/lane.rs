@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use weft_db::{DbError, Tx};
+use weft_db::{DbError, Held, Tx};
 
 use super::memory::Memory;
 use super::plan::{Account, Plan};
@@ -34,12 +34,15 @@ pub struct Lane {
     inner: Arc<Inner>,
     waiting: Waiting<Job>,
     memory: Memory,
+    /// Where groups are committed.
+    held: Held,
 }
 
 impl Lane {
     /// A lane that knows nothing yet.
     pub fn new(inner: Arc<Inner>, waiting: Waiting<Job>) -> Lane {
-        Lane { inner, waiting, memory: Memory::default() }
+        let held = inner.db.held();
+        Lane { inner, waiting, memory: Memory::default(), held }
     }
 
     /// Works until nobody can send any more, or nobody does after the shutdown.
@@ -80,7 +83,7 @@ impl Lane {
             rest.extend(done.into_iter().map(|(job, _)| job));
             return rest;
         }
-        match batch_commit(&self.inner.db, &batch).await {
+        match batch_commit(&self.held, &batch).await {
             Ok(true) => {
                 self.keep(accounts);
                 done.into_iter().for_each(|(job, answer)| tell(job, Ok(answer)));

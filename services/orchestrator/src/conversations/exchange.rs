@@ -92,6 +92,11 @@ impl Conversations {
 }
 
 impl Exchange {
+    /// The session.
+    pub fn session_id(&self) -> &str {
+        &self.0.session_id
+    }
+
     /// This model may be asked: with the first one, what the user says is kept.
     ///
     /// # Errors

@@ -133,6 +133,7 @@ impl Asker {
         let running = Running {
             payer: self.payer.clone(),
             opened,
+            session_id: self.exchange.as_ref().map_or_else(String::new, |exchange| exchange.session_id().to_owned()),
             role: role.to_owned(),
             model: model.clone(),
             meter: meter.clone(),

@@ -49,6 +49,7 @@ impl Asker {
         let running = Running {
             payer: self.payer.clone(),
             opened,
+            session_id: String::new(),
             role: ROLE.to_owned(),
             model: model.clone(),
             meter: meter.clone(),

@@ -30,6 +30,8 @@ pub struct Running {
     pub payer: Payer,
     /// What billing gave for it.
     pub opened: Opened,
+    /// The session that it is a part of; empty: none.
+    pub session_id: String,
     /// The agent or `classifier`.
     pub role: String,
     /// The model, as the product names it.
@@ -218,7 +220,7 @@ impl Running {
         let request = RecordUsageRequest {
             product: self.payer.product.clone(),
             user_id: self.payer.account.clone(),
-            session_id: String::new(),
+            session_id: self.session_id.clone(),
             agent_role: self.role.clone(),
             model: self.model.clone(),
             input_tokens: used.prompt,

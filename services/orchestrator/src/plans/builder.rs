@@ -5,6 +5,7 @@ use weft_proto::orchestrator::v1::PlanStep;
 
 use super::template::Template;
 use crate::domain::json;
+use crate::sanitizer::without_thoughts;
 
 /// Action of a step that asks a model.
 pub const LLM: &str = "llm";
@@ -203,8 +204,8 @@ struct ProposedStep {
 /// # Errors
 /// That it is no plan.
 pub fn proposed(text: &str) -> Result<PlanBuilder, Flaw> {
-    let thought = text.trim_start().strip_prefix("<think>").and_then(|thinking| thinking.split_once("</think>"));
-    let bare = thought.map_or(text, |(_, said)| said).trim();
+    let said = without_thoughts(text);
+    let bare = said.trim();
     let bare = bare.strip_prefix("```json").or_else(|| bare.strip_prefix("```")).unwrap_or(bare);
     let bare = bare.strip_suffix("```").unwrap_or(bare);
     let proposal: Proposal = serde_json::from_str(bare).map_err(|error| Flaw(error.to_string()))?;
@@ -252,7 +253,12 @@ mod tests {
             .unwrap();
         let text = r#"{"steps":[{"action":"llm","prompt_template":"email_to_task","data_from_step":-1},
             {"action":"create_record","prompt_template":"","variables":{"table":"tasks"},"data_from_step":0}]}"#;
-        for text in [text.to_owned(), format!("```json\n{text}\n```"), written(&by_hand)] {
+        for text in [
+            text.to_owned(),
+            format!("```json\n{text}\n```"),
+            format!("<think>\nHm.\n</think>\n\n{text}"),
+            written(&by_hand),
+        ] {
             assert_eq!(built(&text, false).unwrap(), by_hand);
         }
         assert_eq!(by_hand.steps[1].data_from_step, Some(0));

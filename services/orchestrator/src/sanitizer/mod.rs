@@ -24,6 +24,7 @@ use self::automaton::Automaton;
 use self::fingerprints::Fingerprints;
 use self::stream::Stream;
 use self::thoughts::Thoughts;
+pub use self::thoughts::without_thoughts;
 use crate::agents::{Agent, Registries};
 use crate::error::Error;
 use crate::models::{Completion, Piece, ToolCall};

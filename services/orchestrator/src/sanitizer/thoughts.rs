@@ -4,6 +4,14 @@
 const TAGS: [(&str, &str); 3] =
     [("<think>", "</think>"), ("<thinking>", "</thinking>"), ("<reasoning>", "</reasoning>")];
 
+/// What a whole answer says aloud.
+pub fn without_thoughts(answer: &str) -> String {
+    let mut thoughts = Thoughts::new();
+    let mut spoken = thoughts.push(answer);
+    spoken.push_str(&thoughts.finish());
+    spoken
+}
+
 /// One answer on its way. Joined, what it lets go is the same however the answer was cut into pieces.
 #[derive(Clone)]
 pub struct Thoughts {
