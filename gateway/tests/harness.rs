@@ -133,6 +133,7 @@ impl Edge {
             // Only its health is asked for.
             weft_orchestrator_url: billing.url(),
             weft_drain_ms: 3_000,
+            weft_long_request_timeout_ms: 90_000,
             ..MeshConfig::default()
         };
         let shutdown = Shutdown::new();

@@ -85,7 +85,7 @@ async fn one_path_answers_whole_or_as_a_stream_as_the_body_says() {
         assert_eq!((whole.status, whole.header("content-type")), (200, "application/json"));
         assert_eq!(whole.json(), json!({"response": "ab", "room": ""}));
     }
-    assert_eq!(last(&edge, "Complete")["grpc-timeout"], "600000m", "it may take longer than other calls");
+    assert_eq!(last(&edge, "Complete")["grpc-timeout"], "90000m", "it may take longer than other calls");
 
     let body = "{\"say\": [\"a\", \"b\"],  \"stream\" :true }";
     let streamed = edge.post("/v1/complete", body).await;

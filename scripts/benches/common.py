@@ -172,7 +172,8 @@ class Mesh:
         products.mkdir()
         (products / f"{product}.toml").write_text(manifest((ROOT / f"products/{product}.toml").read_text()))
         self.environment = {
-            **os.environ, "RUST_LOG": "warn", "WEFT_PRODUCTS_DIR": str(products), "WEFT_SERVICE_SECRET": "a secret that only this bench run knows",
+            # The four share the cores, as the limits of four containers would have them do.
+            **os.environ, "WEFT_WORKER_THREADS": str(max(1, (os.cpu_count() or 1) // 4)), "RUST_LOG": "warn", "WEFT_PRODUCTS_DIR": str(products), "WEFT_SERVICE_SECRET": "a secret that only this bench run knows",
             "WEFT_IDENTITY_SECRET": "another secret that only this bench run knows",
             "WEFT_ORCHESTRATOR_SECRET": "a third secret that only this bench run knows",
             **{f"WEFT_{name.upper()}_URL": f"http://127.0.0.1:{port}" for name, port in self.ports.items()},

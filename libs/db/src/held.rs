@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::db::{Pools, TRY_AFTER_IDLE};
 use crate::{Db, DbError, On, Row, Sql};
 
-/// Of a pool with fewer connections nobody keeps one: the others might wait for it for ever.
+/// Of a pool with fewer connections nobody keeps one: the others might never get one.
 const ENOUGH: u32 = 8;
 
 /// Where a task that writes all the time, one statement after the other, runs them: on PostgreSQL always on the same
@@ -47,11 +47,14 @@ impl Held {
     }
 
     fn keep<T>(&self, connection: PoolConnection<Postgres>, outcome: Result<T, sqlx::Error>) -> Result<T, DbError> {
-        let is_sound = outcome.as_ref().map_or_else(is_refusal, |_done| true);
+        let goes_on = outcome.as_ref().map_or_else(is_refusal, |_done| true);
+        let outcome = outcome.map_err(DbError::from);
+        // A server that only reads refuses, too, and another connection may find one that writes.
+        let is_sound = goes_on && !outcome.as_ref().is_err_and(DbError::is_unavailable);
         if is_sound && self.is_kept {
             *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some((connection, Instant::now()));
         }
-        Ok(outcome?)
+        outcome
     }
 }
 

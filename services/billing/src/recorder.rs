@@ -1,20 +1,30 @@
 //! Records calls that have ended, all that wait as one group: the calls of an account meet in its counter of the day, and
 //! one after the other each would wait for the commit of the one before.
+use std::collections::HashSet;
 use std::slice;
+use std::sync::Arc;
+use std::time::Duration;
 
 use prost::Message;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::timeout;
 use weft_db::{Db, Held, Tx};
 use weft_proto::billing::v1::UsageRecord;
-use weft_runtime::Mesh;
+use weft_runtime::{Mesh, Tasks};
 
 use crate::domain::day::day_of;
+use crate::domain::idempotency::Key;
 use crate::domain::usage::TOKENS_PER_DAY;
 use crate::error::Error;
 use crate::gather::Waiting;
 use crate::store::calls::{Ended, calls_commit, calls_write};
 use crate::store::idempotency::idempotency_find;
 use crate::store::usage::counters;
+
+/// A group, or a call by itself, is written in this time, or it is not known whether it is.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(3);
+/// So many are written by themselves at once.
+const MAX_ALONE: usize = 8;
 
 /// A call and who waits for it.
 struct Job {
@@ -30,10 +40,11 @@ impl Recorder {
     /// Starts among the background work of `mesh`.
     pub fn start(db: &Db, mesh: &Mesh) -> Recorder {
         let (jobs, mut waiting) = Waiting::new(mesh.shutdown());
-        let (db, held) = (db.clone(), db.held());
+        let places = Arc::new(Semaphore::new(MAX_ALONE));
+        let desk = Desk { db: db.clone(), held: db.held(), tasks: mesh.tasks().clone(), places };
         mesh.tasks().spawn("recorder", async move {
             while let Some(jobs) = waiting.group().await {
-                record(&db, &held, jobs).await;
+                desk.record(jobs).await;
             }
         });
         Recorder(jobs)
@@ -51,35 +62,65 @@ impl Recorder {
     }
 }
 
-async fn record(db: &Db, held: &Held, jobs: Vec<Job>) {
-    let calls: Vec<Ended> = jobs.iter().map(|job| job.ended.clone()).collect();
-    match write(db, held, &calls).await {
-        Ok(after) => {
-            for (job, tokens_today) in jobs.into_iter().zip(after) {
-                let record = UsageRecord { tokens_today, ..job.ended.answer.clone() };
-                // Who no longer waits asks again with the same key.
-                let _gone = job.answer.send(Ok(record));
+/// What writes groups.
+struct Desk {
+    db: Db,
+    held: Held,
+    tasks: Tasks,
+    places: Arc<Semaphore>,
+}
+
+impl Desk {
+    /// Writes a group in one go. Where that cannot be, each by itself and beside the next group: whatever stood in the way
+    /// of all, a key that was used before or an account that is locked, is in the way of few.
+    async fn record(&self, jobs: Vec<Job>) {
+        let (jobs, again) = once_each(jobs);
+        let calls: Vec<Ended> = jobs.iter().map(|job| job.ended.clone()).collect();
+        let written = timeout(WRITTEN_WITHIN, self.write(&calls)).await.unwrap_or(Err(Error::Unsure));
+        match written {
+            Ok(after) => {
+                for (job, tokens_today) in jobs.into_iter().zip(after) {
+                    let record = UsageRecord { tokens_today, ..job.ended.answer.clone() };
+                    // Who no longer waits asks again with the same key.
+                    let _gone = job.answer.send(Ok(record));
+                }
+            }
+            Err(error) => {
+                tracing::debug!(%error, calls = jobs.len(), "a group of calls is recorded one by one");
+                jobs.into_iter().for_each(|job| self.one_by_one(job));
             }
         }
-        Err(Error::Database(error)) if error.is_unavailable() => {
-            tracing::warn!(%error, calls = jobs.len(), "it is not known whether calls were recorded");
-            jobs.into_iter().for_each(|job| drop(job.answer.send(Err(Error::Unsure))));
+        again.into_iter().for_each(|job| self.one_by_one(job));
+    }
+
+    /// Writes all or nothing. The tokens of the day after each.
+    async fn write(&self, calls: &[Ended]) -> Result<Vec<i64>, Error> {
+        if self.db.is_postgres() {
+            return Ok(calls_commit(&self.held, calls).await?);
         }
-        // One of them stood in the way of all.
-        Err(_) => {
-            for Job { ended, answer } in jobs {
-                let _gone = answer.send(alone(db, &ended).await);
+        self.db.write("RecordUsage", async |tx: Tx| calls_write(&tx, calls).await).await
+    }
+
+    fn one_by_one(&self, job: Job) {
+        let (db, places) = (self.db.clone(), Arc::clone(&self.places));
+        self.tasks.spawn("record alone", async move {
+            let Ok(_place) = places.acquire().await else { return };
+            if !job.answer.is_closed() {
+                let record = timeout(WRITTEN_WITHIN, alone(&db, &job.ended)).await.unwrap_or(Err(Error::Unsure));
+                let _gone = job.answer.send(record);
             }
-        }
+        });
     }
 }
 
-/// Writes all or nothing. The tokens of the day after each.
-async fn write(db: &Db, held: &Held, calls: &[Ended]) -> Result<Vec<i64>, Error> {
-    if db.is_postgres() {
-        return Ok(calls_commit(held, calls).await?);
-    }
-    db.write("RecordUsage", async |tx: Tx| calls_write(&tx, calls).await).await
+/// The jobs that somebody waits for, and those whose key comes among them a second time.
+fn once_each(jobs: Vec<Job>) -> (Vec<Job>, Vec<Job>) {
+    let mut seen = HashSet::new();
+    let awaited = jobs.into_iter().filter(|job| !job.answer.is_closed());
+    awaited.partition(|job| {
+        let Key { product, user_id, key, .. } = &job.ended.key;
+        seen.insert((product.clone(), user_id.clone(), key.clone()))
+    })
 }
 
 /// One by itself: what was answered to its key before, if it was recorded already.

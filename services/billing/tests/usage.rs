@@ -334,7 +334,9 @@ async fn calls_that_end_at_once_are_recorded_each_once_whatever_stands_among_the
         record(&nodes[0], RecordUsageRequest { input_tokens: 7, output_tokens: 0, ..call(user, "old") }).await.unwrap();
     }
     let calls = (0..240).map(|turn| {
-        let (node, user, number) = (&nodes[turn % 2], users[turn % 3], turn / 6);
+        let (user, number) = (users[turn % 3], turn / 6);
+        // Of the even ones both come to the same node, of the others to each.
+        let node = &nodes[if number % 2 == 0 { number / 2 % 2 } else { turn % 2 }];
         let ended = RecordUsageRequest {
             agent_role: format!("role_{}", number % 2),
             input_tokens: 1,

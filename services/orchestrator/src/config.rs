@@ -120,7 +120,7 @@ pub struct Config {
     /// `WEFT_MODEL_IDLE_MS`: longest silence within a streamed answer, 60000 ms.
     #[serde(deserialize_with = "positive")]
     pub weft_model_idle_ms: u64,
-    /// `WEFT_MODEL_PLAIN_MS`: longest wait for an answer that is not streamed, with all retries, 120000 ms.
+    /// `WEFT_MODEL_PLAIN_MS`: longest wait for an answer that is not streamed, with all retries, 90000 ms.
     #[serde(deserialize_with = "positive")]
     pub weft_model_plain_ms: u64,
     /// `WEFT_MODEL_RESPONSE_BYTES`: largest answer of the provider, 4194304 bytes.
@@ -167,7 +167,7 @@ impl Default for Config {
             weft_model_connect_ms: 2_000,
             weft_model_first_byte_ms: 20_000,
             weft_model_idle_ms: 60_000,
-            weft_model_plain_ms: 120_000,
+            weft_model_plain_ms: 90_000,
             weft_model_response_bytes: 4 * 1024 * 1024,
         }
     }

@@ -146,6 +146,7 @@ async fn an_answer_that_the_client_leaves_is_stopped_and_paid_as_far_as_it_came(
     let weft = rich().await;
     // What the provider says of a whole prompt is known of the next one.
     weft.chat_on(PAYER, with_model("stub-20-1000")).await.unwrap();
+    until_settled(&weft, 1).await;
     let words = (0..1_000).map(|_| " word");
     weft.llm.script([Reply::chunks(words).usage(20, 1_000).hang_after(500)]);
     leave_after(&weft, "adiuva", with_model("stub-20-1000"), 500).await;
@@ -161,6 +162,7 @@ async fn an_answer_that_the_client_leaves_is_stopped_and_paid_as_far_as_it_came(
 async fn what_arrived_before_the_client_left_is_counted_to_the_last_token() {
     let weft = rich().await;
     weft.chat_on(PAYER, with_model("stub-20-1000")).await.unwrap();
+    until_settled(&weft, 1).await;
     // All of it is on its way at once; the client reads a tenth.
     weft.llm.script([Reply::chunks((0..200).map(|_| " word")).usage(20, 200).hang_after(200)]);
     leave_after(&weft, "adiuva", with_model("stub-20-1000"), 20).await;
@@ -225,6 +227,7 @@ async fn a_product_may_have_answers_finished_for_nobody() {
 async fn a_provider_that_breaks_off_is_paid_for_what_it_gave() {
     let weft = rich().await;
     weft.chat_on(PAYER, with_model("stub-20-1000")).await.unwrap();
+    until_settled(&weft, 1).await;
     weft.llm.script([Reply::chunks((0..1_000).map(|_| " word")).usage(20, 1_000).cut_after(500)]);
     let request = weft.request(PAYER, with_model("stub-20-1000"));
     let mut events = weft.client().stream_chat(request).await.unwrap().into_inner();
@@ -452,6 +455,7 @@ async fn without_billing_nobody_is_asked() {
 async fn a_running_call_says_how_far_it_is() {
     let weft = rich().await;
     weft.chat_on(PAYER, with_model("stub-20-1000")).await.unwrap();
+    until_settled(&weft, 1).await;
     weft.llm.script([Reply::chunks((0..50).map(|_| " word")).usage(20, 50).hang_after(50)]);
     let mut events =
         weft.client().stream_chat(weft.request(PAYER, with_model("stub-20-1000"))).await.unwrap().into_inner();
@@ -466,6 +470,7 @@ async fn a_running_call_says_how_far_it_is() {
 async fn a_hold_that_ran_out_is_recorded_as_what_was_charged_for_it() {
     let weft = rich().await;
     weft.chat_on(PAYER, with_model("stub-20-1000")).await.unwrap();
+    until_settled(&weft, 1).await;
     weft.llm.script([Reply::chunks((0..50).map(|_| " word")).usage(20, 50).hang_after(50)]);
     let request = weft.request(PAYER, with_model("stub-20-1000"));
     let mut events = weft.client().stream_chat(request).await.unwrap().into_inner();

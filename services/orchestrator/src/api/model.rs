@@ -1,8 +1,9 @@
 //! `weft.orchestrator.v1.ModelService`.
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 use weft_auth::Caller;
 use weft_cache::{Cache, Decision, Rate};
@@ -19,12 +20,14 @@ use crate::domain::model::{OFFLINE, check};
 use crate::error::Error;
 use crate::keys::{OwnKey, open};
 use crate::models::vendor::{COMPATIBLE, is_compatible};
-use crate::models::{Aim, Call, Message, Models, Speaker};
+use crate::models::{Aim, Call, Message, ModelError, Models, Speaker};
 use crate::store::Ready;
 use crate::store::provider_key::key_get;
 
 /// Tests of one account.
 const TESTS: Rate = Rate { per_minute: 10 };
+/// It has its result in this time: who asks for it waits 30 s.
+const TESTED_WITHIN: Duration = Duration::from_secs(25);
 /// What a test asks.
 const QUESTION: &str = "Answer with the word ok.";
 /// Most tokens of its answer; no vendor takes less than 16.
@@ -108,10 +111,13 @@ impl ModelApi {
         let (messages, tools) = (&messages[..], &[][..]);
         let call = Call { model: &model, messages, tools, may_call: false, output_tokens, aim, wants: None };
         let (mut speaker, begun) = (Speaker::collecting(), Instant::now());
-        let outcome = match &key {
-            Some(key) => asker.over(&self.parts.keys, key, &call, &mut speaker).await,
-            None => asker.once(ROLE, &call, &mut speaker).await,
+        let asked = async {
+            match &key {
+                Some(key) => asker.over(&self.parts.keys, key, &call, &mut speaker).await,
+                None => asker.once(ROLE, &call, &mut speaker).await,
+            }
         };
+        let outcome = timeout(TESTED_WITHIN, asked).await.unwrap_or(Err(Error::Model(ModelError::TimedOut)));
         let latency_ms = i64::try_from(begun.elapsed().as_millis()).unwrap_or(i64::MAX);
         asker.settled().await;
         match outcome {

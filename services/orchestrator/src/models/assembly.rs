@@ -141,9 +141,10 @@ impl Assembly {
     /// else goes on with the last one.
     fn position(&self, fragment: &Fragment) -> Option<usize> {
         let id = fragment.id.as_deref().filter(|id| !id.is_empty());
+        let by_id = || self.calls.iter().position(|at| at.index == fragment.index && id == Some(at.call.id.as_str()));
         let known = match (fragment.index, id) {
-            (Some(_), _) => self.calls.iter().rposition(|known| known.index == fragment.index),
-            (None, Some(id)) => self.calls.iter().position(|known| known.call.id == id),
+            (Some(_), _) => by_id().or_else(|| self.calls.iter().rposition(|at| at.index == fragment.index)),
+            (None, Some(_)) => by_id(),
             (None, None) => self.calls.len().checked_sub(1),
         };
         known.filter(|at| !begins_another(&self.calls[*at].call, id, fragment))
@@ -154,13 +155,13 @@ impl Assembly {
 /// same index or none. A new id alone says nothing, because others make one up for every fragment.
 fn begins_another(call: &ToolCall, id: Option<&str>, fragment: &Fragment) -> bool {
     let is_named = fragment.name.as_ref().is_some_and(|name| !name.is_empty());
-    if !is_named || call.arguments.is_empty() {
-        return false;
-    }
-    match id {
+    // An empty text is not whole: its arguments are still to come.
+    let is_whole = || serde_json::from_str::<IgnoredAny>(&call.arguments).is_ok();
+    let is_other = match id {
         Some(id) => !call.id.is_empty() && call.id != id,
-        None => !fragment.arguments.is_empty() && serde_json::from_str::<IgnoredAny>(&call.arguments).is_ok(),
-    }
+        None => fragment.arguments.trim_start().starts_with('{'),
+    };
+    is_named && is_other && is_whole()
 }
 
 #[cfg(test)]
@@ -236,6 +237,20 @@ mod tests {
     }
 
     #[test]
+    fn calls_of_one_index_may_be_told_in_turns_by_their_ids() {
+        let whole = assemble([
+            fragment(Some(0), Some("a"), Some("list_tasks"), "{}"),
+            fragment(Some(0), Some("b"), Some("delete_task"), "{\"id\""),
+            fragment(Some(0), Some("a"), None, " "),
+            fragment(Some(0), Some("b"), None, ":1}"),
+            END,
+        ])
+        .unwrap();
+        let told: Vec<&str> = whole.calls.iter().map(|call| call.arguments.as_str()).collect();
+        assert_eq!(told, ["{} ", "{\"id\":1}"]);
+    }
+
+    #[test]
     fn a_call_whose_fragments_have_an_id_each_or_its_name_each_is_one() {
         let random = assemble([
             fragment(Some(0), Some("x1"), Some("list_tasks"), "{"),
@@ -248,11 +263,21 @@ mod tests {
             fragment(Some(0), None, Some("list_tasks"), "\"a\":1"),
             fragment(Some(0), None, Some("list_tasks"), "}"),
             fragment(Some(0), None, Some("list_tasks"), ""),
+            fragment(Some(0), None, Some("list_tasks"), "\n"),
             END,
         ]);
-        for whole in [random.unwrap(), named.unwrap()] {
+        let both = assemble([
+            fragment(Some(0), Some("x1"), Some("list_tasks"), "{"),
+            fragment(Some(0), Some("x2"), Some("list_tasks"), "\"a\":1"),
+            fragment(Some(0), Some("x3"), Some("list_tasks"), "}"),
+            END,
+        ]);
+        for whole in [random.unwrap(), named.unwrap(), both.unwrap()] {
             assert_eq!(whole.calls.len(), 1);
-            assert_eq!((whole.calls[0].name.as_str(), whole.calls[0].arguments.as_str()), ("list_tasks", "{\"a\":1}"));
+            assert_eq!(
+                (whole.calls[0].name.as_str(), whole.calls[0].arguments.trim_end()),
+                ("list_tasks", "{\"a\":1}")
+            );
         }
     }
 

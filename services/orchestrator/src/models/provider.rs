@@ -22,6 +22,8 @@ use crate::models::openai::Cap;
 use crate::models::vendor::Vendor;
 use crate::models::{Break, Call, Completion, Meter, ModelError, Piece, Speaker, refusal};
 
+/// Vectors are there in this time or not at all: who asks for them waits 30 s.
+const EMBEDDED_WITHIN: Duration = Duration::from_secs(25);
 /// Pauses before the retries, where the provider does not say how long.
 const RETRY_PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_millis(600)];
 /// Longest pause that a provider may ask for; for more the caller is told to come back.
@@ -190,7 +192,7 @@ impl Provider {
     /// # Errors
     /// Why there are none; [`ModelError::UnknownModel`] if nobody who speaks this dialect makes any.
     pub async fn embed(&self, texts: Texts<'_>, model: &str, meter: &Meter) -> Result<Vec<Vec<f32>>, ModelError> {
-        let until = Instant::now() + self.plain;
+        let until = Instant::now() + self.plain.min(EMBEDDED_WITHIN);
         let body = embedding::body(self.dialect, texts, model).map(Bytes::from);
         let (url, body) = self.dialect.embedding_url(&self.base, model).zip(body).ok_or(ModelError::UnknownModel)?;
         let mut pauses = RETRY_PAUSES.into_iter();

@@ -31,6 +31,7 @@ record! {
     #[derive(Clone, Serialize, Deserialize)]
     pub struct MessageRow {
         /// The session.
+        #[serde(default)]
         pub session_id: String,
         /// Its place in the session, from 1.
         pub position: i64,

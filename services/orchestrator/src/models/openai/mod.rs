@@ -80,7 +80,7 @@ fn delta(delta: Delta, is_whole: bool, events: &mut Vec<Event>) {
     events.extend(delta.tool_calls.unwrap_or_default().into_iter().zip(0..).map(|(fragment, at)| {
         let CallFragment { index, id, function } = fragment;
         // In a plain answer each is a call of its own, also where no ids tell them apart.
-        let index = index.or(is_whole.then_some(at));
+        let index = if is_whole { Some(at) } else { index };
         let arguments = function.arguments.unwrap_or_default();
         Event::Fragment(Fragment { index, id, name: function.name, arguments })
     }));
