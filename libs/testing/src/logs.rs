@@ -38,7 +38,8 @@ impl Logs {
         let writer = logs.clone();
         let subscriber =
             tracing_subscriber::fmt().with_max_level(Level::TRACE).with_ansi(false).with_writer(move || writer.clone());
-        tracing::subscriber::set_global_default(subscriber.finish()).expect("the only one of the process");
+        let set = tracing::subscriber::set_global_default(subscriber.finish());
+        assert!(set.is_ok(), "logs of a process are taken once");
         logs
     }
 
