@@ -1,7 +1,9 @@
 //! A whole mesh as separate processes on free ports: the real binary, the real protocols.
 #![expect(clippy::panic, reason = "a test bench that cannot be set up ends the test")]
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -233,8 +235,21 @@ fn database(options: &Options, folder: &Path, service: &str) -> String {
     options.postgres.clone().unwrap_or_else(|| format!("sqlite://{}", folder.join(format!("{service}.db")).display()))
 }
 
-/// An address on loopback that nothing listens on.
+/// Ports that are not given to whoever asks for any, by Linux's defaults.
+const PORTS: Range<u16> = 20_000..32_000;
+
+/// An address on loopback that nothing listens on, and that no other test of this process is given: a process of a mesh
+/// that came too late to its port would leave its callers to that of another mesh.
 pub async fn free_address() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.and_then(|listener| listener.local_addr());
-    listener.unwrap_or_else(|error| panic!("a free port: {error}")).to_string()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    for _ in PORTS {
+        // Processes that test at the same time begin at different places.
+        let number =
+            (std::process::id() * 97 + NEXT.fetch_add(1, Ordering::Relaxed)) % u32::from(PORTS.end - PORTS.start);
+        let address = format!("127.0.0.1:{}", u32::from(PORTS.start) + number);
+        if TcpListener::bind(&address).await.is_ok() {
+            return address;
+        }
+    }
+    panic!("no port of {PORTS:?} is free")
 }
