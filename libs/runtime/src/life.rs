@@ -88,6 +88,11 @@ impl Tasks {
         self.0.spawn(guarded.instrument(tracing::info_span!("task", task = name)));
     }
 
+    /// Counts `work`, which somebody else runs, until it has ended or is dropped.
+    pub(crate) fn track<F: Future>(&self, work: F) -> impl Future<Output = F::Output> + use<F> {
+        self.0.track_future(work)
+    }
+
     /// How much work is running.
     pub fn running(&self) -> usize {
         self.0.len()

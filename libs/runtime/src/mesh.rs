@@ -9,10 +9,10 @@ use weft_proto::Channel;
 use weft_proto::billing::v1::entitlement_service_client::EntitlementServiceClient;
 use weft_proto::identity::v1::key_service_client::KeyServiceClient;
 
-use crate::client::{Target, connect, refuse};
+use crate::client::{Target, connect, near, refuse};
 use crate::methods::policies;
 use crate::rpc_metrics::{RpcMetrics, Side};
-use crate::{MeshConfig, Shutdown, Tasks};
+use crate::{MeshConfig, Neighbours, Shutdown, Tasks};
 
 /// Said once a process, however many services it runs.
 static SHARED_SECRET: Once = Once::new();
@@ -24,6 +24,7 @@ pub struct Mesh(Arc<Inner>);
 struct Inner {
     service: &'static str,
     config: MeshConfig,
+    neighbours: Neighbours,
     clock: Clock,
     shutdown: Shutdown,
     tasks: Tasks,
@@ -37,6 +38,17 @@ struct Inner {
 impl Mesh {
     /// The place of `service` (`identity`, `billing`, …).
     pub fn new(service: &'static str, config: MeshConfig, clock: Clock, shutdown: Shutdown) -> Mesh {
+        Mesh::beside(Neighbours::default(), service, config, clock, shutdown)
+    }
+
+    /// The same in a process that runs these services.
+    pub fn beside(
+        neighbours: Neighbours,
+        service: &'static str,
+        config: MeshConfig,
+        clock: Clock,
+        shutdown: Shutdown,
+    ) -> Mesh {
         if config.shared_secret().is_some() {
             SHARED_SECRET.call_once(|| {
                 tracing::warn!("access tokens are signed with JWT_SECRET: whoever has it can sign in as anybody");
@@ -52,6 +64,7 @@ impl Mesh {
         Mesh(Arc::new(Inner {
             service,
             config,
+            neighbours,
             clock,
             shutdown,
             tasks: Tasks::new(),
@@ -88,12 +101,17 @@ impl Mesh {
         &self.0.tasks
     }
 
+    /// The services that run in the same process, this one among them.
+    pub(crate) fn neighbours(&self) -> &Neighbours {
+        &self.0.neighbours
+    }
+
     /// What the service proves itself with.
     pub fn service_key(&self) -> ServiceKey {
         self.0.key.clone()
     }
 
-    /// The channel to another service of the mesh, by name, at the URL of the configuration. Every call of it
+    /// The channel to another service of the mesh, by name, in this process or at the URL of the configuration. Every call of it
     /// is counted, has a deadline (its own `grpc-timeout`, else the configured one, which then is sent too),
     /// carries a service token and the trace, and is sent a second time if its policy allows and the peer was
     /// away. It connects when first used and again whenever it has to; a peer that is away is UNAVAILABLE
@@ -106,11 +124,14 @@ impl Mesh {
     }
 
     fn connect(&self, to: &'static str) -> Channel {
+        let target = Target { name: to.into(), key: self.service_key(), metrics: Arc::clone(&self.0.calls) };
+        if let Some(neighbour) = self.0.neighbours.find(to) {
+            return near(target, neighbour, &self.0.config);
+        }
         let Some(url) = self.0.config.url_of(to) else {
             tracing::error!(service = self.0.service, to, "there is no service of this name");
             return refuse(to);
         };
-        let target = Target { name: to.into(), key: self.service_key(), metrics: Arc::clone(&self.0.calls) };
         connect(target, url, &self.0.config).unwrap_or_else(|error| {
             tracing::error!(service = self.0.service, to, error = %crate::error::chain(&error), "a service cannot be called");
             refuse(to)

@@ -3,6 +3,7 @@
 mod client;
 mod config;
 mod life;
+mod neighbours;
 mod server;
 mod server_health;
 mod server_limits;

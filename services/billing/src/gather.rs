@@ -2,7 +2,7 @@
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use weft_runtime::Shutdown;
 
 /// The largest group.
@@ -37,6 +37,21 @@ impl<T> Waiting<T> {
         Some(group)
     }
 
+    /// The same, and what comes within `patience`, unless one of them is urgent.
+    pub async fn larger_group(&mut self, patience: Duration, is_urgent: impl Fn(&T) -> bool) -> Option<Vec<T>> {
+        let mut group = self.group().await?;
+        let until = Instant::now() + patience;
+        let mut is_hurried = group.iter().any(&is_urgent);
+        while !is_hurried
+            && group.len() < MAX_GROUP
+            && let Ok(Some(next)) = timeout_at(until, self.queue.recv()).await
+        {
+            is_hurried = is_urgent(&next);
+            group.push(next);
+        }
+        Some(group)
+    }
+
     async fn next(&mut self) -> Option<T> {
         tokio::select! {
             biased;
@@ -50,5 +65,26 @@ impl<T> Waiting<T> {
                 self.queue.recv().await
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_larger_group_waits_for_more_but_not_with_one_that_is_urgent() {
+        let (sender, mut waiting) = Waiting::new(&Shutdown::new());
+        sender.send(1).await.unwrap();
+        let more = async {
+            tokio::task::yield_now().await;
+            sender.send(2).await.unwrap();
+            sender.send(3).await.unwrap();
+        };
+        let hour = Duration::from_secs(3600);
+        let (group, ()) = tokio::join!(waiting.larger_group(hour, |number| *number == 3), more);
+        assert_eq!(group, Some(vec![1, 2, 3]));
+        sender.send(4).await.unwrap();
+        assert_eq!(waiting.larger_group(Duration::from_millis(1), |_| false).await, Some(vec![4]));
     }
 }

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use weft_core::Clock;
 use weft_product::Products;
-use weft_runtime::{Mesh, MeshConfig, Shutdown, telemetry};
+use weft_runtime::{Mesh, MeshConfig, Neighbours, Shutdown, telemetry};
 
 use crate::cli::{Service, UpArguments};
 use crate::config::{Environment, products, require};
@@ -72,10 +72,11 @@ async fn start(
     clock: &Clock,
     shutdown: &Shutdown,
 ) -> Result<JoinSet<Result<(), Failure>>, Failure> {
+    let neighbours = Neighbours::new(parts.iter().map(|(service, ..)| service.name()));
     let mut running = JoinSet::new();
     for (service, job, listener) in parts {
         job.migrate().await?;
-        let mesh = Mesh::new(service.name(), config.clone(), clock.clone(), shutdown.clone());
+        let mesh = Mesh::beside(neighbours.clone(), service.name(), config.clone(), clock.clone(), shutdown.clone());
         running.spawn(job.run(mesh, Arc::clone(products), listener));
     }
     Ok(running)

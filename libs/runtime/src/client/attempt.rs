@@ -18,6 +18,7 @@ use weft_core::Reason;
 use crate::deadline::{GRPC_TIMEOUT, header_of};
 use crate::error::chain;
 use crate::methods::Method;
+use crate::neighbours::Neighbour;
 use crate::telemetry;
 
 /// When a call has to have its answer, or the beginning of it.
@@ -52,7 +53,25 @@ impl Deadline {
 pub(super) struct Attempt {
     pub name: Arc<str>,
     pub key: ServiceKey,
-    pub channel: Channel,
+    pub way: Way,
+}
+
+/// How a request gets to its server.
+#[derive(Clone)]
+pub(super) enum Way {
+    /// Over connections.
+    Wire(Channel),
+    /// Within this process.
+    Near(Neighbour),
+}
+
+impl Way {
+    async fn call(self, request: Request<Body>) -> Result<Response<Body>, Box<dyn Error + Send + Sync>> {
+        match self {
+            Way::Wire(mut channel) => Ok(channel.ready().await?.call(request).await?),
+            Way::Near(neighbour) => neighbour.call(request).await,
+        }
+    }
 }
 
 impl Attempt {
@@ -69,13 +88,11 @@ impl Attempt {
         }
         telemetry::send_trace(span, headers);
         headers.insert(HeaderName::from_static(SERVICE_TOKEN_HEADER), token(&self.key, &self.name)?);
-        let mut channel = self.channel.clone();
-        let answer = async move { channel.ready().await?.call(request).await };
-        match deadline.hold(answer).await {
+        match deadline.hold(self.way.clone().call(request)).await {
             Some(Ok(response)) => Ok(response),
-            Some(Err(error)) if is_timeout(&error) => Err(self.too_late()),
+            Some(Err(error)) if is_timeout(&*error) => Err(self.too_late()),
             Some(Err(error)) => {
-                tracing::debug!(to = &*self.name, error = %chain(&error), "the call did not arrive or its answer was lost");
+                tracing::debug!(to = &*self.name, error = %chain(&*error), "the call did not arrive or its answer was lost");
                 Err(Reason::Unavailable.status(format!("{} cannot be reached, try again", self.name)))
             }
             None => Err(self.too_late()),
@@ -106,7 +123,7 @@ fn token(key: &ServiceKey, audience: &str) -> Result<HeaderValue, Status> {
 }
 
 /// tonic's own clock for the same header may be first.
-fn is_timeout(error: &tonic::transport::Error) -> bool {
+fn is_timeout(error: &(dyn Error + 'static)) -> bool {
     let mut cause = error.source();
     while let Some(error) = cause {
         if error.is::<TimeoutExpired>() {

@@ -1,7 +1,7 @@
 //! Calls to other servers: what happens between a generated client and a connection.
 //!
 //! From the outside in: metrics (a call counts once, however often it is sent), retry, deadline (each attempt
-//! gets what is left), service token, channel.
+//! gets what is left), service token, connection or neighbour.
 mod attempt;
 mod connector;
 mod measure;
@@ -24,9 +24,10 @@ use weft_proto::Channel;
 
 use crate::deadline::Caps;
 use crate::methods::{Method, methods};
+use crate::neighbours::Neighbour;
 use crate::rpc_metrics::RpcMetrics;
 use crate::{MeshConfig, RuntimeError, telemetry};
-use attempt::{Attempt, Deadline, is_unavailable};
+use attempt::{Attempt, Deadline, Way, is_unavailable};
 use measure::Measured;
 use replay::Replay;
 
@@ -66,17 +67,26 @@ pub(crate) fn connect(target: Target, url: &str, config: &MeshConfig) -> Result<
     if endpoint.uri().scheme_str() == Some("https") {
         endpoint = endpoint.tls_config(ClientTlsConfig::new().with_native_roots()).map_err(wrong)?;
     }
-    let channel = endpoint.connect_with_connector_lazy(connector::connector(Arc::clone(&target.name), connect_timeout));
+    let connector = connector::connector(Arc::clone(&target.name), connect_timeout);
+    Ok(channel(target, Way::Wire(endpoint.connect_with_connector_lazy(connector)), config))
+}
+
+/// A channel to `target` in this process.
+pub(crate) fn near(target: Target, neighbour: Neighbour, config: &MeshConfig) -> Channel {
+    channel(target, Way::Near(neighbour), config)
+}
+
+fn channel(target: Target, way: Way, config: &MeshConfig) -> Channel {
     let calls = Arc::new(Calls {
         budget: TpsBudget::new(RETRY_WINDOW, RETRIES_PER_S, RETRY_SHARE),
         caps: Caps::of(config),
-        attempt: Attempt { name: target.name, key: target.key, channel },
+        attempt: Attempt { name: target.name, key: target.key, way },
         metrics: target.metrics,
     });
-    Ok(BoxCloneSyncService::new(service_fn(move |request| {
+    BoxCloneSyncService::new(service_fn(move |request| {
         let calls = Arc::clone(&calls);
         async move { calls.send(request).await }
-    })))
+    }))
 }
 
 /// A channel to a service that the configuration does not know.

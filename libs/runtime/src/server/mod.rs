@@ -98,16 +98,14 @@ impl Server {
         let routes = routes.add_service(health::start(&mesh, names, ready).await).prepare();
         // More than may be in flight: a call too many is refused in words, it does not wait in the other's queue.
         let streams = u32::try_from(mesh.config().weft_max_in_flight).unwrap_or(u32::MAX).saturating_add(SPARE_STREAMS);
+        let service = in_front_of(routes, &mesh, guard);
+        let _open = mesh.neighbours().open(mesh.service(), service.clone(), mesh.tasks());
         let serving = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(PING_EVERY))
             .http2_keepalive_timeout(Some(PING_CAP))
             .http2_max_header_list_size(MAX_HEADER_BYTES)
             .max_concurrent_streams(streams)
-            .serve_with_incoming_shutdown(
-                in_front_of(routes, &mesh, guard),
-                connections(listener),
-                mesh.shutdown().wait(),
-            );
+            .serve_with_incoming_shutdown(service, connections(listener), mesh.shutdown().wait());
         drain(&mesh, serving).await
     }
 }
@@ -124,6 +122,7 @@ fn in_front_of(
     Future: Send,
 > + Clone
 + Send
++ Sync
 + 'static {
     let config = mesh.config();
     let metrics = Arc::new(RpcMetrics::new(Side::Server, mesh.service()));

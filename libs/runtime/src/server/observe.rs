@@ -151,9 +151,10 @@ impl Call {
         let request_id = headers.get(request_id::HEADER).cloned();
         let id = text(request_id.as_ref());
         let span = if method.is_quiet {
-            tracing::debug_span!("rpc", otel.kind = "server", otel.name = method.name, request_id = id)
+            tracing::debug_span!(parent: None, "rpc", otel.kind = "server", otel.name = method.name, request_id = id)
         } else {
             tracing::info_span!(
+                parent: None,
                 "rpc",
                 otel.kind = "server",
                 otel.name = method.name,

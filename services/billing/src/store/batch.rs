@@ -1,13 +1,14 @@
 //! The writing of movements and of everything that belongs together with them.
 use std::collections::BTreeMap;
 
-use weft_db::{DbError, On, Sql, Tx, sql};
+use weft_db::{DbError, On, Tx, sql};
 
 use crate::domain::hold::Hold;
 use crate::domain::idempotency::Key;
 use crate::domain::ledger::{Bucket, HASH_BYTES, Kind};
 use crate::domain::spending::Spending;
 use crate::domain::wallet::Wallet;
+use crate::store::group::Values;
 use crate::store::spending::spending_put;
 use crate::store::wallet::WalletId;
 
@@ -70,153 +71,143 @@ impl Batch {
 /// PostgreSQL: all of it in one statement, if every wallet still has its version; false and nothing else if not. A key
 /// that was used before is a unique violation, and again nothing has happened.
 pub async fn batch_commit(on: &impl On, batch: &Batch) -> Result<bool, DbError> {
-    let Batch { wallets, entries, holds, spending, keys, totals, shard, now_ms } = batch;
-    let wallet = |number: fn(&Wallet) -> i64| wallets.iter().map(|(_, _, wallet)| number(wallet)).collect::<Vec<i64>>();
-    let entry = |number: fn(&NewEntry) -> i64| entries.iter().map(number).collect::<Vec<i64>>();
-    let entry_text =
-        |text: fn(&NewEntry) -> &str| entries.iter().map(|it| text(it).to_owned()).collect::<Vec<String>>();
-    let hold = |number: fn(&Hold) -> i64| holds.iter().map(|(_, hold)| number(hold)).collect::<Vec<i64>>();
-    let hold_text = |text: fn(&Hold) -> &str| holds.iter().map(|(_, it)| text(it).to_owned()).collect::<Vec<String>>();
-    let key_text = |text: fn(&Key) -> &str| keys.iter().map(|(it, _)| text(it).to_owned()).collect::<Vec<String>>();
-    let commit = sql(if spending.is_empty() { COMMIT } else { COMMIT_WITH_KEYS })
-        .bind(wallets.iter().map(|((product, _), _, _)| product.clone()).collect::<Vec<_>>())
-        .bind(wallets.iter().map(|((_, user_id), _, _)| user_id.clone()).collect::<Vec<_>>())
-        .bind(wallets.iter().map(|(_, before, _)| *before).collect::<Vec<_>>())
-        .bind(wallet(|it| it.version))
-        .bind(wallet(|it| it.seq))
-        .bind(wallets.iter().map(|(_, _, wallet)| wallet.head.to_vec()).collect::<Vec<_>>())
-        .bind(wallet(|it| it.buckets[0]))
-        .bind(wallet(|it| it.buckets[1]))
-        .bind(wallet(|it| it.buckets[2]))
-        .bind(wallet(|it| it.held[0]))
-        .bind(wallet(|it| it.held[1]))
-        .bind(wallet(|it| it.held[2]))
-        .bind(wallet(|it| it.debt))
-        .bind(wallet(|it| it.day))
-        .bind(wallet(|it| it.daily_granted))
-        .bind(wallet(|it| it.updated_at))
-        .bind(entry_text(|it| &it.wallet.0))
-        .bind(entry_text(|it| &it.wallet.1))
-        .bind(entry(|it| it.seq))
-        .bind(entry_text(|it| &it.id))
-        .bind(entry_text(|it| it.bucket.as_str()))
-        .bind(entry_text(|it| it.kind.as_str()))
-        .bind(entry_text(|it| it.kind.account()))
-        .bind(entry(|it| it.amount))
-        .bind(entry(|it| it.balance_after))
-        .bind(entry_text(|it| &it.reference))
-        .bind(entry(|it| it.created_at))
-        .bind(entries.iter().map(|it| it.hash.to_vec()).collect::<Vec<_>>())
-        .bind(holds.iter().map(|((product, _), _)| product.clone()).collect::<Vec<_>>())
-        .bind(holds.iter().map(|((_, user_id), _)| user_id.clone()).collect::<Vec<_>>())
-        .bind(hold_text(|it| &it.id))
-        .bind(hold_text(|it| it.state.as_str()))
-        .bind(hold(|it| it.daily))
-        .bind(hold(|it| it.bonus))
-        .bind(hold(|it| it.purchased))
-        .bind(hold(|it| it.day))
-        .bind(hold(|it| it.charged))
-        .bind(hold(|it| it.progress))
-        .bind(hold(|it| it.reported))
-        .bind(holds.iter().map(|(_, hold)| hold.capped).collect::<Vec<_>>())
-        .bind(hold(|it| it.ttl_ms))
-        .bind(hold(|it| it.created_at))
-        .bind(hold(|it| it.expires_at))
-        .bind(hold_text(|it| &it.reference))
-        .bind(key_text(|it| &it.product))
-        .bind(key_text(|it| &it.user_id))
-        .bind(key_text(|it| it.method))
-        .bind(key_text(|it| &it.key))
-        .bind(keys.iter().map(|(key, _)| key.request.to_vec()).collect::<Vec<_>>())
-        .bind(keys.iter().map(|(_, answer)| answer.clone()).collect::<Vec<_>>())
-        .bind(totals.keys().map(|(product, _)| product.clone()).collect::<Vec<_>>())
-        .bind(totals.keys().map(|(_, account)| (*account).to_owned()).collect::<Vec<_>>())
-        .bind(totals.values().copied().collect::<Vec<_>>())
-        .bind(*shard)
-        .bind(*now_ms);
-    if spending.is_empty() { commit.one(on).await } else { with_keys(commit, batch).one(on).await }
+    let mut values = Values::default();
+    let mut parts = wallets_part(&mut values, &batch.wallets);
+    parts.extend(entries_part(&mut values, &batch.entries));
+    parts.extend(holds_part(&mut values, &batch.holds));
+    parts.extend(spending_part(&mut values, &batch.spending));
+    parts.extend(keys_part(&mut values, &batch.keys, batch.now_ms));
+    let totals: Vec<_> = batch.totals.iter().collect();
+    parts.extend(totals_part(&mut values, &totals, batch.shard));
+    values.into_sql(format!("WITH {} SELECT yes FROM agreed", parts.join(", "))).one(on).await
 }
 
-/// Adds what [`COMMIT_WITH_KEYS`] has besides.
-fn with_keys(commit: Sql, Batch { holds, spending, .. }: &Batch) -> Sql {
-    commit
-        .bind(holds.iter().map(|(_, hold)| hold.key_id.clone()).collect::<Vec<_>>())
-        .bind(spending.iter().map(|((product, _), _, _)| product.clone()).collect::<Vec<_>>())
-        .bind(spending.iter().map(|((_, user_id), _, _)| user_id.clone()).collect::<Vec<_>>())
-        .bind(spending.iter().map(|(_, key_id, _)| key_id.clone()).collect::<Vec<_>>())
-        .bind(spending.iter().map(|(_, _, spending)| spending.spent).collect::<Vec<_>>())
-        .bind(spending.iter().map(|(_, _, spending)| spending.held).collect::<Vec<_>>())
+/// Nothing is written unless this is so.
+const AGREED: &str = "(SELECT yes FROM agreed)";
+
+/// The wallets are locked first, and in order; the rest then meets nobody.
+fn wallets_part(values: &mut Values, wallets: &[(WalletId, i64, Wallet)]) -> Vec<String> {
+    let Some(rows) = values.rows(wallets) else { return vec!["agreed AS (SELECT TRUE AS yes)".to_owned()] };
+    let rows = rows
+        .text("product", |((product, _), _, _)| product)
+        .text("user_id", |((_, user_id), _, _)| user_id)
+        .int("before", |(_, before, _)| *before)
+        .int("version", |(_, _, it)| it.version)
+        .int("seq", |(_, _, it)| it.seq)
+        .bytes("head", |(_, _, it)| it.head.to_vec())
+        .int("daily", |(_, _, it)| it.buckets[0])
+        .int("bonus", |(_, _, it)| it.buckets[1])
+        .int("purchased", |(_, _, it)| it.buckets[2])
+        .int("daily_held", |(_, _, it)| it.held[0])
+        .int("bonus_held", |(_, _, it)| it.held[1])
+        .int("purchased_held", |(_, _, it)| it.held[2])
+        .int("debt", |(_, _, it)| it.debt)
+        .int("day", |(_, _, it)| it.day)
+        .int("daily_granted", |(_, _, it)| it.daily_granted)
+        .int("updated_at", |(_, _, it)| it.updated_at);
+    let (count, source) = (wallets.len(), rows.source());
+    if count == 1 {
+        let changed = format!("changed AS ({UPDATE} FROM {source} WHERE {SAME} AND w.version = a.before RETURNING 1)");
+        return vec![changed, "agreed AS MATERIALIZED (SELECT COUNT(*) = 1 AS yes FROM changed)".to_owned()];
+    }
+    vec![
+        format!("a AS MATERIALIZED (SELECT * FROM {source})"),
+        format!(
+            "locked AS MATERIALIZED (SELECT 1 FROM wallets w JOIN a ON {SAME} WHERE w.version = a.before \
+             ORDER BY w.product, w.user_id FOR UPDATE OF w)"
+        ),
+        format!("agreed AS MATERIALIZED (SELECT COUNT(*) = {count} AS yes FROM locked)"),
+        format!("changed AS ({UPDATE} FROM a WHERE {SAME} AND {AGREED})"),
+    ]
 }
 
-/// The locks come first and in order, and nothing is written unless all are held; the rest then meets nobody.
-///
-/// `$column` and `$values` are what a hold has besides, `$spending` is what else is written.
-macro_rules! commit {
-    ($column:literal, $values:literal, $spending:literal) => {
-        concat!(
-            "\
-WITH locked AS MATERIALIZED ( \
-    SELECT 1 FROM wallets w JOIN unnest($1::TEXT[], $2::TEXT[], $3::BIGINT[]) AS a (product, user_id, version) \
-    ON w.product = a.product AND w.user_id = a.user_id WHERE w.version = a.version \
-    ORDER BY w.product, w.user_id FOR UPDATE OF w), \
-agreed AS MATERIALIZED (SELECT COUNT(*) = cardinality($1::TEXT[]) AS yes FROM locked), \
-new_wallets AS ( \
-    UPDATE wallets w SET version = a.version, seq = a.seq, head = a.head, daily = a.daily, bonus = a.bonus, \
-    purchased = a.purchased, daily_held = a.daily_held, bonus_held = a.bonus_held, \
+const SAME: &str = "w.product = a.product AND w.user_id = a.user_id";
+
+const UPDATE: &str = "UPDATE wallets w SET version = a.version, seq = a.seq, head = a.head, daily = a.daily, \
+    bonus = a.bonus, purchased = a.purchased, daily_held = a.daily_held, bonus_held = a.bonus_held, \
     purchased_held = a.purchased_held, debt = a.debt, day = a.day, daily_granted = a.daily_granted, \
-    updated_at = a.updated_at \
-    FROM unnest($1::TEXT[], $2::TEXT[], $4::BIGINT[], $5::BIGINT[], $6::BYTEA[], $7::BIGINT[], $8::BIGINT[], \
-    $9::BIGINT[], $10::BIGINT[], $11::BIGINT[], $12::BIGINT[], $13::BIGINT[], $14::BIGINT[], $15::BIGINT[], \
-    $16::BIGINT[]) AS a (product, user_id, version, seq, head, daily, bonus, purchased, daily_held, bonus_held, \
-    purchased_held, debt, day, daily_granted, updated_at) \
-    WHERE w.product = a.product AND w.user_id = a.user_id AND (SELECT yes FROM agreed)), \
-new_entries AS ( \
-    INSERT INTO ledger_entries (product, user_id, seq, id, bucket, kind, account, amount, balance_after, reference, \
-    created_at, hash) \
-    SELECT * FROM unnest($17::TEXT[], $18::TEXT[], $19::BIGINT[], $20::TEXT[], $21::TEXT[], $22::TEXT[], $23::TEXT[], \
-    $24::BIGINT[], $25::BIGINT[], $26::TEXT[], $27::BIGINT[], $28::BYTEA[]) WHERE (SELECT yes FROM agreed)), \
-new_holds AS ( \
-    INSERT INTO holds (product, user_id, id, state, daily, bonus, purchased, day, charged, progress, reported, capped, \
-    ttl_ms, created_at, expires_at, reference",
-            $column,
-            ") \
-    SELECT * FROM unnest($29::TEXT[], $30::TEXT[], $31::TEXT[], $32::TEXT[], $33::BIGINT[], $34::BIGINT[], \
-    $35::BIGINT[], $36::BIGINT[], $37::BIGINT[], $38::BIGINT[], $39::BIGINT[], $40::BOOLEAN[], $41::BIGINT[], \
-    $42::BIGINT[], $43::BIGINT[], $44::TEXT[]",
-            $values,
-            ") WHERE (SELECT yes FROM agreed) \
-    ON CONFLICT (product, user_id, id) DO UPDATE SET state = excluded.state, charged = excluded.charged, \
-    progress = excluded.progress, reported = excluded.reported, capped = excluded.capped, \
-    expires_at = excluded.expires_at), ",
-            $spending,
-            "new_keys AS ( \
-    INSERT INTO idempotency_keys (product, user_id, method, key, request, answer, created_at) \
-    SELECT a.*, $55 FROM unnest($45::TEXT[], $46::TEXT[], $47::TEXT[], $48::TEXT[], $49::BYTEA[], $50::BYTEA[]) AS a \
-    WHERE (SELECT yes FROM agreed)), \
-new_totals AS ( \
-    INSERT INTO ledger_totals (product, account, shard, balance) \
-    SELECT a.product, a.account, $54, a.amount \
-    FROM unnest($51::TEXT[], $52::TEXT[], $53::BIGINT[]) AS a (product, account, amount) \
-    WHERE (SELECT yes FROM agreed) \
-    ON CONFLICT (product, account, shard) DO UPDATE SET balance = ledger_totals.balance + excluded.balance) \
-SELECT yes FROM agreed"
-        )
-    };
+    updated_at = a.updated_at";
+
+fn entries_part(values: &mut Values, entries: &[NewEntry]) -> Option<String> {
+    let rows = values
+        .rows(entries)?
+        .text("product", |it| &it.wallet.0)
+        .text("user_id", |it| &it.wallet.1)
+        .int("seq", |it| it.seq)
+        .text("id", |it| &it.id)
+        .text("bucket", |it| it.bucket.as_str())
+        .text("kind", |it| it.kind.as_str())
+        .text("account", |it| it.kind.account())
+        .int("amount", |it| it.amount)
+        .int("balance_after", |it| it.balance_after)
+        .text("reference", |it| &it.reference)
+        .int("created_at", |it| it.created_at)
+        .bytes("hash", |it| it.hash.to_vec());
+    Some(format!("new_entries AS ({})", rows.insert("ledger_entries", AGREED, "")))
 }
 
-/// For what no API key has asked for.
-const COMMIT: &str = commit!("", "", "");
+fn holds_part(values: &mut Values, holds: &[(WalletId, Hold)]) -> Option<String> {
+    let rows = values
+        .rows(holds)?
+        .text("product", |((product, _), _)| product)
+        .text("user_id", |((_, user_id), _)| user_id)
+        .text("id", |(_, it)| &it.id)
+        .text("state", |(_, it)| it.state.as_str())
+        .int("daily", |(_, it)| it.daily)
+        .int("bonus", |(_, it)| it.bonus)
+        .int("purchased", |(_, it)| it.purchased)
+        .int("day", |(_, it)| it.day)
+        .int("charged", |(_, it)| it.charged)
+        .int("progress", |(_, it)| it.progress)
+        .int("reported", |(_, it)| it.reported)
+        .flag("capped", |(_, it)| it.capped)
+        .int("ttl_ms", |(_, it)| it.ttl_ms)
+        .int("created_at", |(_, it)| it.created_at)
+        .int("expires_at", |(_, it)| it.expires_at)
+        .text("reference", |(_, it)| &it.reference)
+        .text("key_id", |(_, it)| &it.key_id);
+    let changed = "ON CONFLICT (product, user_id, id) DO UPDATE SET state = excluded.state, charged = excluded.charged, \
+         progress = excluded.progress, reported = excluded.reported, capped = excluded.capped, \
+         expires_at = excluded.expires_at";
+    Some(format!("new_holds AS ({})", rows.insert("holds", AGREED, changed)))
+}
 
-/// The same where API keys have spent, or hold, something else afterwards.
-const COMMIT_WITH_KEYS: &str = commit!(
-    ", key_id",
-    ", $56::TEXT[]",
-    "new_spending AS ( \
-    INSERT INTO key_spending (product, user_id, key_id, spent, held) \
-    SELECT * FROM unnest($57::TEXT[], $58::TEXT[], $59::TEXT[], $60::BIGINT[], $61::BIGINT[]) \
-    WHERE (SELECT yes FROM agreed) \
-    ON CONFLICT (product, user_id, key_id) DO UPDATE SET spent = excluded.spent, held = excluded.held), "
-);
+fn spending_part(values: &mut Values, spending: &[(WalletId, String, Spending)]) -> Option<String> {
+    let rows = values
+        .rows(spending)?
+        .text("product", |((product, _), _, _)| product)
+        .text("user_id", |((_, user_id), _, _)| user_id)
+        .text("key_id", |(_, key_id, _)| key_id)
+        .int("spent", |(_, _, it)| it.spent)
+        .int("held", |(_, _, it)| it.held);
+    let changed = "ON CONFLICT (product, user_id, key_id) DO UPDATE SET spent = excluded.spent, held = excluded.held";
+    Some(format!("new_spending AS ({})", rows.insert("key_spending", AGREED, changed)))
+}
+
+fn keys_part(values: &mut Values, keys: &[(Key, Vec<u8>)], now_ms: i64) -> Option<String> {
+    let rows = values
+        .rows(keys)?
+        .text("product", |(it, _)| &it.product)
+        .text("user_id", |(it, _)| &it.user_id)
+        .text("method", |(it, _)| it.method)
+        .text("key", |(it, _)| &it.key)
+        .bytes("request", |(it, _)| it.request.to_vec())
+        .bytes("answer", |(_, answer)| answer.clone())
+        .int("created_at", |_| now_ms);
+    Some(format!("new_keys AS ({})", rows.insert("idempotency_keys", AGREED, "")))
+}
+
+fn totals_part(values: &mut Values, totals: &[(&(String, &'static str), &i64)], shard: i64) -> Option<String> {
+    let rows = values
+        .rows(totals)?
+        .text("product", |((product, _), _)| product)
+        .text("account", |((_, account), _)| account)
+        .int("shard", |_| shard)
+        .int("balance", |(_, amount)| **amount);
+    let changed =
+        "ON CONFLICT (product, account, shard) DO UPDATE SET balance = ledger_totals.balance + excluded.balance";
+    Some(format!("new_totals AS ({})", rows.insert("ledger_totals", AGREED, changed)))
+}
 
 /// SQLite: the same row by row; the transaction is the only one that writes.
 pub async fn batch_write(tx: &Tx, batch: &Batch) -> Result<(), DbError> {

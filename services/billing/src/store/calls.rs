@@ -9,6 +9,7 @@ use crate::domain::day::day_of;
 use crate::domain::idempotency::Key;
 use crate::domain::usage::TOKENS_PER_DAY;
 use crate::error::Error;
+use crate::store::group::Values;
 use crate::store::idempotency::idempotency_store;
 use crate::store::usage::{CallRow, counter_add, reservation_end};
 
@@ -40,35 +41,42 @@ record! {
 ///
 /// Of each account the counter is locked first, in their order: whoever writes the same accounts waits there.
 pub async fn calls_commit(on: &impl On, calls: &[Ended]) -> Result<Vec<i64>, DbError> {
-    let text = |text: fn(&Ended) -> &str| calls.iter().map(|it| text(it).to_owned()).collect::<Vec<String>>();
-    let number = |number: fn(&Ended) -> i64| calls.iter().map(number).collect::<Vec<i64>>();
-    let flag = |flag: fn(&Ended) -> bool| calls.iter().map(flag).collect::<Vec<bool>>();
-    let rows: Vec<CountedRow> = sql(COMMIT)
-        .bind(text(|it| &it.key.product))
-        .bind(text(|it| &it.call.user_id))
-        .bind(text(|it| &it.call.id))
-        .bind(text(|it| &it.call.session_id))
-        .bind(text(|it| &it.call.agent_role))
-        .bind(text(|it| &it.call.model_used))
-        .bind(number(|it| it.call.input_tokens))
-        .bind(number(|it| it.call.output_tokens))
-        .bind(number(|it| it.call.total_tokens))
-        .bind(number(|it| it.call.cost_microdollars))
-        .bind(flag(|it| it.call.priced))
-        .bind(number(|it| it.call.charged))
-        .bind(flag(|it| it.call.estimated))
-        .bind(number(|it| it.call.latency_ms))
-        .bind(flag(|it| it.call.failed))
-        .bind(number(|it| it.call.created_at))
-        .bind(number(Ended::day))
-        .bind(text(|it| &it.usage_id))
-        .bind(text(|it| it.key.method))
-        .bind(text(|it| &it.key.key))
-        .bind(calls.iter().map(|it| it.key.request.to_vec()).collect::<Vec<_>>())
-        .bind(calls.iter().map(|it| it.answer.encode_to_vec()).collect::<Vec<_>>())
-        .bind(TOKENS_PER_DAY)
-        .all(on)
-        .await?;
+    let mut values = Values::default();
+    let Some(rows) = values.rows(calls) else { return Ok(Vec::new()) };
+    let source = rows
+        .text("product", |it| &it.key.product)
+        .text("user_id", |it| &it.call.user_id)
+        .text("id", |it| &it.call.id)
+        .text("session_id", |it| &it.call.session_id)
+        .text("agent_role", |it| &it.call.agent_role)
+        .text("model", |it| &it.call.model_used)
+        .int("input_tokens", |it| it.call.input_tokens)
+        .int("output_tokens", |it| it.call.output_tokens)
+        .int("total_tokens", |it| it.call.total_tokens)
+        .int("cost_microdollars", |it| it.call.cost_microdollars)
+        .flag("priced", |it| it.call.priced)
+        .int("charged", |it| it.call.charged)
+        .flag("estimated", |it| it.call.estimated)
+        .int("latency_ms", |it| it.call.latency_ms)
+        .flag("failed", |it| it.call.failed)
+        .int("created_at", |it| it.call.created_at)
+        .int("day", Ended::day)
+        .text("usage_id", |it| &it.usage_id)
+        .text("method", |it| it.key.method)
+        .text("key", |it| &it.key.key)
+        .bytes("request", |it| it.key.request.to_vec())
+        .bytes("answer", |it| it.answer.encode_to_vec())
+        .source();
+    let counter = values.add(TOKENS_PER_DAY);
+    let text = format!(
+        "WITH c AS MATERIALIZED (SELECT * FROM {source}), {LOGGED} \
+         INSERT INTO daily_counters AS t (product, user_id, day, name, used) \
+         SELECT product, user_id, day, {counter}, SUM(total_tokens) FROM c GROUP BY product, user_id, day \
+         ORDER BY product, user_id, day \
+         ON CONFLICT (product, user_id, day, name) DO UPDATE SET used = t.used + excluded.used \
+         RETURNING product, user_id, day, used"
+    );
+    let rows: Vec<CountedRow> = values.into_sql(text).all(on).await?;
     let of = |row: CountedRow| ((row.product, row.user_id, row.day), row.used);
     let mut used: HashMap<(String, String, i64), i64> = rows.into_iter().map(of).collect();
     let mut after: Vec<i64> = Vec::with_capacity(calls.len());
@@ -82,14 +90,7 @@ pub async fn calls_commit(on: &impl On, calls: &[Ended]) -> Result<Vec<i64>, DbE
     Ok(after)
 }
 
-const COMMIT: &str = "\
-WITH c AS MATERIALIZED ( \
-    SELECT * FROM unnest($1::TEXT[], $2::TEXT[], $3::TEXT[], $4::TEXT[], $5::TEXT[], $6::TEXT[], $7::BIGINT[], \
-    $8::BIGINT[], $9::BIGINT[], $10::BIGINT[], $11::BOOLEAN[], $12::BIGINT[], $13::BOOLEAN[], $14::BIGINT[], \
-    $15::BOOLEAN[], $16::BIGINT[], $17::BIGINT[], $18::TEXT[], $19::TEXT[], $20::TEXT[], $21::BYTEA[], $22::BYTEA[]) \
-    AS c (product, user_id, id, session_id, agent_role, model, input_tokens, output_tokens, total_tokens, \
-    cost_microdollars, priced, charged, estimated, latency_ms, failed, created_at, day, usage_id, method, key, request, \
-    answer)), \
+const LOGGED: &str = "\
 new_keys AS ( \
     INSERT INTO idempotency_keys (product, user_id, method, key, request, answer, created_at) \
     SELECT product, user_id, method, key, request, answer, created_at FROM c), \
@@ -112,12 +113,7 @@ new_days AS ( \
 ended AS ( \
     DELETE FROM usage_reservations r USING c \
     WHERE c.usage_id <> '' AND r.product = c.product AND r.user_id = c.user_id \
-    AND (r.id = c.usage_id OR r.expires_at <= c.created_at)) \
-INSERT INTO daily_counters AS t (product, user_id, day, name, used) \
-    SELECT product, user_id, day, $23, SUM(total_tokens) FROM c GROUP BY product, user_id, day \
-    ORDER BY product, user_id, day \
-    ON CONFLICT (product, user_id, day, name) DO UPDATE SET used = t.used + excluded.used \
-    RETURNING product, user_id, day, used";
+    AND (r.id = c.usage_id OR r.expires_at <= c.created_at))";
 
 /// The same one by one, on either database.
 ///

@@ -7,6 +7,7 @@ pub mod calls;
 pub mod customer;
 pub mod entitlement;
 pub mod event;
+pub mod group;
 pub mod hold;
 pub mod idempotency;
 pub mod ledger;

@@ -1,0 +1,93 @@
+//! Services of one process: they call each other without a connection in between.
+//!
+//! A call goes through everything that it goes through on the wire, from the client's deadline and service token to the
+//! server's guard; only its bytes are handed over instead of sent.
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::error::Error;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use tokio::sync::watch;
+use tonic::Status;
+use tonic::body::Body;
+use tower::util::BoxCloneSyncService;
+use tower::{Service, ServiceExt};
+
+use crate::Tasks;
+
+/// A server of this process; none before it serves and after it has ended.
+type Door = Option<BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>>;
+
+/// The services of one process. Clones share one list.
+#[derive(Clone, Default)]
+pub struct Neighbours(Arc<HashMap<&'static str, Place>>);
+
+struct Place {
+    /// Until the server has it.
+    sender: Mutex<Option<watch::Sender<Door>>>,
+    receiver: watch::Receiver<Door>,
+}
+
+impl Neighbours {
+    /// Services of these names, none of which serves yet.
+    pub fn new(names: impl IntoIterator<Item = &'static str>) -> Neighbours {
+        let place = || {
+            let (sender, receiver) = watch::channel(None);
+            Place { sender: Mutex::new(Some(sender)), receiver }
+        };
+        Neighbours(Arc::new(names.into_iter().map(|name| (name, place())).collect()))
+    }
+
+    /// The way to one of them. None: it is no neighbour.
+    pub(crate) fn find(&self, name: &str) -> Option<Neighbour> {
+        self.0.get(name).map(|place| Neighbour(place.receiver.clone()))
+    }
+
+    /// Lets the others call `service` as `name`, until the answer of this is dropped. What they call counts among
+    /// `tasks`. None: it is no neighbour, or has served before.
+    pub(crate) fn open<S, B>(&self, name: &str, service: S, tasks: &Tasks) -> Option<Open>
+    where
+        S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
+        S::Future: Send,
+        B: http_body::Body<Data = Bytes, Error = Status> + Send + 'static,
+    {
+        let sender = self.0.get(name)?.sender.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        let tasks = tasks.clone();
+        let service = service.map_future(move |answer| {
+            let answer = tasks.track(answer);
+            async move { answer.await.map(|response| response.map(Body::new)) }
+        });
+        sender.send_replace(Some(BoxCloneSyncService::new(service)));
+        Some(Open(sender))
+    }
+}
+
+/// A server that its neighbours can call.
+pub(crate) struct Open(watch::Sender<Door>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.send_replace(None);
+    }
+}
+
+/// The way to a server of this process.
+#[derive(Clone)]
+pub(crate) struct Neighbour(watch::Receiver<Door>);
+
+impl Neighbour {
+    /// Makes a call, as soon as the other serves.
+    ///
+    /// # Errors
+    /// It does not serve any more.
+    pub async fn call(&self, request: Request<Body>) -> Result<Response<Body>, Box<dyn Error + Send + Sync>> {
+        let door = self.0.borrow().clone();
+        let mut door = match door {
+            Some(door) => door,
+            None => self.0.clone().wait_for(Door::is_some).await?.clone().ok_or("it has ended")?,
+        };
+        Ok(door.ready().await?.call(request).await?)
+    }
+}
