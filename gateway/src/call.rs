@@ -9,7 +9,7 @@ use weft_core::Reason;
 use crate::headers::goes_inward;
 use crate::methods::Method;
 use crate::relay::{broken_off, code_of};
-use crate::upstream::{Reply, Upstream};
+use crate::upstream::{Piece, Reply, Upstream};
 
 /// The answer of a unary call.
 pub struct Answer {
@@ -80,17 +80,18 @@ pub async fn unary(
 }
 
 async fn collect(reply: Reply, upstream: &Upstream, limit: usize) -> Result<Answer, Status> {
-    let Reply { head, mut stream, load: _load } = reply;
+    let Reply { head, mut source, load: _load } = reply;
     if head.headers.contains_key("grpc-status") {
         let trailers = head.headers.clone();
         return Ok(Answer { headers: head.headers, body: Bytes::new(), trailers });
     }
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
-    while let Some(data) = stream.data().await {
-        let data = data.map_err(|error| upstream.lost(&error))?;
-        // A stream that is already closed needs no window.
-        let _closed = stream.flow_control().release_capacity(data.len());
+    let trailers = loop {
+        let data = match source.next().await {
+            Piece::Data(data) => data,
+            Piece::End(end) => break end.map_err(|error| upstream.lost(&error))?,
+        };
         if first.len() + rest.len() + data.len() > limit {
             return Err(Reason::PayloadTooLarge.status("the service's answer is too large"));
         }
@@ -100,8 +101,7 @@ async fn collect(reply: Reply, upstream: &Upstream, limit: usize) -> Result<Answ
             rest.extend_from_slice(&std::mem::take(&mut first));
             rest.extend_from_slice(&data);
         }
-    }
-    let trailers = stream.trailers().await.map_err(|error| upstream.lost(&error))?;
+    };
     let trailers = trailers.filter(|trailers| trailers.contains_key("grpc-status")).ok_or_else(broken_off)?;
     Ok(Answer { headers: head.headers, body: if rest.is_empty() { first } else { rest.freeze() }, trailers })
 }

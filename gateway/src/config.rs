@@ -6,8 +6,8 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use weft_cache::Cache;
 use weft_product::Products;
-use weft_runtime::MeshConfig;
 use weft_runtime::config::{ConfigErrors, positive};
+use weft_runtime::{MeshConfig, Neighbours};
 
 use crate::admit::default_product;
 use crate::contracts;
@@ -145,7 +145,7 @@ impl Config {
     pub fn check(&self, products: &Products) -> Result<(), ConfigErrors> {
         // Which URLs our own services have does not matter to whether an operator's fit beside them.
         let operator = Operator::read(self, Duration::ZERO)
-            .and_then(|operator| contracts(&MeshConfig::default(), &operator).map(drop));
+            .and_then(|operator| contracts(&MeshConfig::default(), &Neighbours::default(), &operator).map(drop));
         let default_product = default_product(products, &self.weft_default_product)
             .map(drop)
             .map_err(|problem| Error::Config { key: "WEFT_DEFAULT_PRODUCT", problem });

@@ -25,7 +25,7 @@ use crate::error::trailers_only;
 use crate::frames;
 use crate::relay::code_of;
 use crate::setup;
-use crate::upstream::Upstream;
+use crate::upstream::{Piece, Upstream};
 
 /// Paths of the edge itself, which no annotation may take.
 pub const OWN_PATHS: [&str; 5] = ["/health", "/health/detailed", "/api/v1/health", "/metrics", "/setup"];
@@ -183,15 +183,17 @@ async fn ask(upstream: &Upstream) -> Result<(), &'static str> {
     };
     let mut reply = upstream.call(head, frames::seal(frames::begin(0))).await.map_err(|_status| "cannot be reached")?;
     let mut body = Vec::new();
-    while let Some(Ok(data)) = reply.stream.data().await {
-        // A stream that is already closed needs no window.
-        let _closed = reply.stream.flow_control().release_capacity(data.len());
+    let end = loop {
+        let data = match reply.source.next().await {
+            Piece::Data(data) => data,
+            Piece::End(end) => break end,
+        };
         body.extend_from_slice(&data);
         if body.len() > 64 {
             return Err("says something strange");
         }
-    }
-    let trailers = reply.stream.trailers().await.ok().flatten().unwrap_or_default();
+    };
+    let trailers = end.ok().flatten().unwrap_or_default();
     let code = code_of(if reply.head.headers.contains_key("grpc-status") { &reply.head.headers } else { &trailers });
     match code {
         Code::Ok if body.get(frames::PREFIX..) == Some(&SERVING) => Ok(()),

@@ -47,7 +47,7 @@ use weft_auth::{Guard, Policies, Policy};
 use weft_cache::Cache;
 use weft_product::Products;
 use weft_proto::identity::v1::auth_service_client::AuthServiceClient;
-use weft_runtime::{Mesh, MeshConfig, with_reflection};
+use weft_runtime::{Mesh, MeshConfig, Neighbours, with_reflection};
 
 pub use crate::config::Config;
 pub use crate::error::Error;
@@ -80,7 +80,7 @@ async fn build(config: &Config, mesh: &Mesh, products: Arc<Products>) -> Result<
     config.check_depth()?;
     let origins = config.origins()?;
     let operator = Operator::read(config, Duration::from_millis(mesh.config().weft_connect_timeout_ms))?;
-    let Contracts { services, methods, policies, reflection } = contracts(mesh.config(), &operator)?;
+    let Contracts { services, methods, policies, reflection } = contracts(mesh.config(), mesh.neighbours(), &operator)?;
     // The mesh's own guard knows our contracts only; this one knows the operator's too.
     let guard = Guard::new(Arc::new(policies), mesh.verifier().at_edge()).with_entitlements(mesh.entitlements());
     let cache = cache(config, mesh).await?;
@@ -116,13 +116,13 @@ struct Contracts {
     reflection: Routes,
 }
 
-fn contracts(mesh: &MeshConfig, operator: &Operator) -> Result<Contracts, Error> {
+fn contracts(mesh: &MeshConfig, neighbours: &Neighbours, operator: &Operator) -> Result<Contracts, Error> {
     let wrong = |error: &dyn std::error::Error| match error.source() {
         Some(cause) => Error::Descriptors(format!("{error}: {cause}")),
         None => Error::Descriptors(error.to_string()),
     };
     let ours = weft_proto::descriptors();
-    let services = our_services(mesh, ours)?;
+    let services = our_services(mesh, neighbours, ours)?;
     let methods = methods(ours, &services, operator)?;
     let foreign = Policies::with_default(&operator.pool, Policy::user()).map_err(|error| wrong(&error))?;
     let policies = Policies::of(ours).map_err(|error| wrong(&error))?.merged_with(foreign);
@@ -165,7 +165,11 @@ fn limits(config: &Config) -> Limits {
 }
 
 /// The services of the mesh that our contracts speak of: `weft.billing.v1` is answered by `billing`.
-fn our_services(mesh: &MeshConfig, pool: &DescriptorPool) -> Result<Vec<(String, Arc<Upstream>)>, Error> {
+fn our_services(
+    mesh: &MeshConfig,
+    neighbours: &Neighbours,
+    pool: &DescriptorPool,
+) -> Result<Vec<(String, Arc<Upstream>)>, Error> {
     let connect_timeout = Duration::from_millis(mesh.weft_connect_timeout_ms);
     let mut services: Vec<(String, Arc<Upstream>)> = Vec::new();
     for service in pool.services() {
@@ -173,11 +177,11 @@ fn our_services(mesh: &MeshConfig, pool: &DescriptorPool) -> Result<Vec<(String,
         if services.iter().any(|(known, _)| known == area) {
             continue;
         }
-        let url =
-            mesh.url_of(area).ok_or_else(|| Error::Descriptors(format!("there is no URL for the service {area}")))?;
+        let url = mesh.url_of(area);
+        let url = url.ok_or_else(|| Error::Descriptors(format!("there is no URL for the service {area}")))?;
         let upstream =
             Upstream::new(area, url, connect_timeout, true).map_err(|error| Error::Descriptors(error.to_string()))?;
-        services.push((area.to_owned(), Arc::new(upstream)));
+        services.push((area.to_owned(), Arc::new(upstream.beside(neighbours.find(area)))));
     }
     Ok(services)
 }

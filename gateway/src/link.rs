@@ -3,14 +3,14 @@
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
-use h2::{Ping, PingPong, RecvStream};
-use http::HeaderMap;
+use h2::{Ping, PingPong};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
+
+use crate::upstream::{Piece, Source};
 
 /// How often a service with calls under way is asked whether it is still there …
 const PING_EVERY: Duration = Duration::from_millis(400);
@@ -62,26 +62,16 @@ pub struct Rest {
 }
 
 struct Flow {
-    stream: RecvStream,
+    source: Source,
     load: Arc<Load>,
     /// Sends the rest of the request, where requests stream; ends with the answer.
     _upload: Option<JoinSet<()>>,
 }
 
-/// What a service says next.
-pub enum Piece {
-    /// Bytes of frames, cut anywhere.
-    Data(Bytes),
-    /// The end, perhaps with trailers, or why there is none.
-    End(Result<Option<HeaderMap>, h2::Error>),
-    /// Nothing more: it was stopped.
-    Stopped,
-}
-
 impl Rest {
     /// An answer that is over at `deadline` at the latest.
-    pub fn new(stream: RecvStream, load: Arc<Load>, upload: Option<JoinSet<()>>, deadline: Instant) -> Arc<Rest> {
-        let flow = Flow { stream, load: load.clone(), _upload: upload };
+    pub fn new(source: Source, load: Arc<Load>, upload: Option<JoinSet<()>>, deadline: Instant) -> Arc<Rest> {
+        let flow = Flow { source, load: load.clone(), _upload: upload };
         let rest = Arc::new(Rest { deadline, flow: Mutex::new(Some(flow)) });
         load.answers.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&rest));
         rest
@@ -93,21 +83,13 @@ impl Rest {
         drop(flow);
     }
 
-    /// What comes next.
-    pub fn poll(&self, cx: &mut Context<'_>) -> Poll<Piece> {
+    /// What comes next; None if it was stopped.
+    pub fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<Piece>> {
         let mut flow = self.flow.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(Flow { stream, load, .. }) = flow.as_mut() else { return Poll::Ready(Piece::Stopped) };
-        match stream.poll_data(cx) {
-            Poll::Ready(Some(Ok(data))) => {
-                load.hear();
-                // A stream that is already closed needs no window.
-                let _closed = stream.flow_control().release_capacity(data.len());
-                Poll::Ready(Piece::Data(data))
-            }
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Piece::End(Err(error))),
-            Poll::Ready(None) => stream.poll_trailers(cx).map(Piece::End),
-            Poll::Pending => Poll::Pending,
-        }
+        let Some(Flow { source, load, .. }) = flow.as_mut() else { return Poll::Ready(None) };
+        let piece = ready!(source.poll(cx));
+        load.hear();
+        Poll::Ready(Some(piece))
     }
 }
 

@@ -20,11 +20,11 @@ use crate::admit::{Over, Term};
 use crate::error::{Style, error_json, trailers};
 use crate::frames::{self, Splitter, trailer_frame};
 use crate::grpc::Refusal;
-use crate::link::{Piece, Rest};
+use crate::link::Rest;
 use crate::meters::Entry;
 use crate::routes::Binding;
 use crate::transcode::{find_bytes, write_field, write_message};
-use crate::upstream::{Reply, Upstream};
+use crate::upstream::{Piece, Reply, Upstream};
 
 /// A stream of events says at least this often that it is still there.
 const PING_EVERY: Duration = Duration::from_secs(15);
@@ -55,7 +55,7 @@ impl Relay {
         let deadline = term.deadline;
         let (upload, refusal) = upload.unzip();
         Relay {
-            rest: Rest::new(reply.stream, reply.load, upload, deadline),
+            rest: Rest::new(reply.source, reply.load, upload, deadline),
             upstream,
             deadline: Box::pin(sleep_until(deadline)),
             over_for_caller: term.until_over(),
@@ -77,14 +77,14 @@ impl Relay {
             trailers(&refused)
         } else {
             match self.rest.poll(cx) {
-                Poll::Ready(Piece::Data(data)) => return Poll::Ready(Event::Data(data)),
-                Poll::Ready(Piece::End(Ok(Some(found)))) if found.contains_key("grpc-status") => found,
-                Poll::Ready(Piece::End(Ok(_none))) => trailers(&broken_off()),
-                Poll::Ready(Piece::End(Err(error))) => {
+                Poll::Ready(Some(Piece::Data(data))) => return Poll::Ready(Event::Data(data)),
+                Poll::Ready(Some(Piece::End(Ok(Some(found))))) if found.contains_key("grpc-status") => found,
+                Poll::Ready(Some(Piece::End(Ok(_none)))) => trailers(&broken_off()),
+                Poll::Ready(Some(Piece::End(Err(error)))) => {
                     let refused = self.refusal.as_ref().and_then(|refusal| refusal.get().cloned());
                     trailers(&refused.unwrap_or_else(|| self.upstream.lost(&error)))
                 }
-                Poll::Ready(Piece::Stopped) => too_late(),
+                Poll::Ready(None) => too_late(),
                 Poll::Pending => {
                     ready!(self.deadline.as_mut().poll(cx));
                     too_late()

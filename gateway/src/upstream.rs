@@ -4,16 +4,21 @@
 //! one in, and each hop between tasks costs more than the call's own work. Nothing is retried here except what the
 //! peer says it has not looked at.
 use std::fmt::Display;
+use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{Request, Uri};
+use http::{HeaderMap, Request, Uri};
+use http_body::Body as _;
+use http_body_util::Full;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -21,7 +26,9 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tonic::Status;
+use tonic::body::Body;
 use weft_core::Reason;
+use weft_runtime::Neighbour;
 
 use crate::link::{Load, cut_overdue, signs_of_life};
 
@@ -50,10 +57,18 @@ pub struct Upstream {
     tls: Option<(TlsConnector, ServerName<'static>)>,
     connect_timeout: Duration,
     ours: bool,
+    near: Option<Near>,
     links: Mutex<Links>,
     /// Held while connecting; when and why it last failed.
     dialing: tokio::sync::Mutex<Option<(Instant, String)>>,
     turn: AtomicUsize,
+}
+
+/// A service of this process.
+struct Near {
+    neighbour: Neighbour,
+    /// What is under way there, with what watches it: from the first call on.
+    load: OnceLock<(Arc<Load>, JoinSet<()>)>,
 }
 
 #[derive(Default)]
@@ -84,9 +99,25 @@ pub struct Reply {
     /// Status and headers.
     pub head: http::response::Parts,
     /// Frames and trailers.
-    pub stream: RecvStream,
+    pub source: Source,
     /// Keeps the call counted on its connection.
     pub load: Arc<Load>,
+}
+
+/// Where the rest of an answer comes from.
+pub enum Source {
+    /// A connection.
+    Wire(RecvStream),
+    /// A service of this process.
+    Near(Body),
+}
+
+/// What a service says next.
+pub enum Piece {
+    /// Bytes of frames, cut anywhere.
+    Data(Bytes),
+    /// The end, perhaps with trailers, or why there is none.
+    End(Result<Option<HeaderMap>, h2::Error>),
 }
 
 /// A URL that is not `http://host:port` or `https://host:port`.
@@ -122,10 +153,17 @@ impl Upstream {
             tls,
             connect_timeout,
             ours,
+            near: None,
             links: Mutex::default(),
             dialing: tokio::sync::Mutex::default(),
             turn: AtomicUsize::new(0),
         })
+    }
+
+    /// The same service, called without a connection where a request does not stream.
+    #[must_use]
+    pub fn beside(self, neighbour: Option<Neighbour>) -> Self {
+        Upstream { near: neighbour.map(|neighbour| Near { neighbour, load: OnceLock::new() }), ..self }
     }
 
     /// What the service is called: `billing`, or an operator's package prefix.
@@ -153,6 +191,9 @@ impl Upstream {
     /// # Errors
     /// UNAVAILABLE when the service cannot be reached or goes away.
     pub async fn call(&self, head: impl Fn() -> Request<()>, body: Bytes) -> Result<Reply, Status> {
+        if let Some(near) = &self.near {
+            return near.call(head(), body).await.ok_or_else(|| self.unavailable());
+        }
         let mut again = true;
         loop {
             let link = self.link().await?;
@@ -306,9 +347,55 @@ async fn exchange(link: &Link, head: Request<()>, body: Bytes) -> Result<Reply, 
     let mut ready = link.send.clone().ready().await?;
     let (response, mut send) = ready.send_request(head, false)?;
     send.send_data(body, true)?;
-    let (head, stream) = response.await?.into_parts();
-    link.load.hear();
-    Ok(Reply { head, stream, load: link.load.clone() })
+    Call::reply(response, link.load.clone()).await
+}
+
+impl Near {
+    /// None: it does not serve.
+    async fn call(&self, head: Request<()>, body: Bytes) -> Option<Reply> {
+        let load = self.load().clone();
+        let request = head.map(|()| Body::new(Full::new(body)));
+        let (head, body) = self.neighbour.call(request).await.ok()?.into_parts();
+        Some(Reply { head, source: Source::Near(body), load })
+    }
+
+    fn load(&self) -> &Arc<Load> {
+        let (load, _watch) = self.load.get_or_init(|| {
+            let (load, mut watch) = (Arc::default(), JoinSet::new());
+            watch.spawn(cut_overdue(Arc::downgrade(&load)));
+            (load, watch)
+        });
+        load
+    }
+}
+
+impl Source {
+    /// What comes next.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Piece> {
+        Poll::Ready(match self {
+            Source::Wire(stream) => match ready!(stream.poll_data(cx)) {
+                Some(Ok(data)) => {
+                    // A stream that is already closed needs no window.
+                    let _closed = stream.flow_control().release_capacity(data.len());
+                    Piece::Data(data)
+                }
+                Some(Err(error)) => Piece::End(Err(error)),
+                None => Piece::End(ready!(stream.poll_trailers(cx))),
+            },
+            Source::Near(body) => match ready!(Pin::new(body).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => Piece::Data(data),
+                    Err(frame) => Piece::End(Ok(frame.into_trailers().ok())),
+                },
+                Some(Err(_)) | None => Piece::End(Ok(None)),
+            },
+        })
+    }
+
+    /// [`Source::poll`] as a future.
+    pub async fn next(&mut self) -> Piece {
+        poll_fn(|cx| self.poll(cx)).await
+    }
 }
 
 impl Call {
@@ -316,7 +403,7 @@ impl Call {
     pub async fn reply(response: ResponseFuture, load: Arc<Load>) -> Result<Reply, h2::Error> {
         let (head, stream) = response.await?.into_parts();
         load.hear();
-        Ok(Reply { head, stream, load })
+        Ok(Reply { head, source: Source::Wire(stream), load })
     }
 
     /// The answer, the body and what keeps the call counted.

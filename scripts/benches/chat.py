@@ -10,10 +10,11 @@ import time
 import urllib.request
 from pathlib import Path
 
-from benches.common import (TARGET, UNLIMITED_ADDRESS, Mesh, Postgres, Redis, build, cpu_s, drive, free_port, goal, middle, post, raised, stop,
+from benches.common import (TARGET, UNLIMITED_ADDRESS, Mesh, OneProcess, Postgres, Redis, build, cpu_s, drive, free_port, goal, middle, post, raised, stop,
                             told, tree_cpu_s, until_listening)
 
 CALLERS = (1, 16, 100)
+FORMS = {"one": OneProcess, "four": Mesh}
 # Of adiuva's models, the one that everybody may ask for by name.
 MODEL = "gpt-4o-mini"
 WORDS, PROMPT_TOKENS = 32, 20
@@ -35,7 +36,7 @@ def metered(manifest):
 class Bench:
     """A stub of a model, and a mesh in front of it."""
 
-    def __init__(self, folder, wait_ms, accounts=1):
+    def __init__(self, folder, wait_ms, accounts=1, form="four"):
         self.folder, self.running, self.port, self.answered, self.stub = folder, [], free_port(), 0, None
         try:
             self.postgres = postgres = Postgres(folder)
@@ -49,7 +50,7 @@ class Bench:
                 environment["REDIS_URL"] = redis.url
             else:
                 print("redis-server is missing: rates are counted in process")
-            self.mesh = Mesh(folder, manifest=metered, database=postgres.database("weft"), environment=environment)
+            self.mesh = FORMS[form](folder, manifest=metered, database=postgres.database("weft"), environment=environment)
             self.running.append(self.mesh)
             self.pids.update({name: process.pid for name, process in self.mesh.processes.items()})
             self.tokens = [self.register(f"bench{number}@example.com") for number in range(accounts)]
@@ -133,10 +134,16 @@ class Bench:
             running.stop()
 
 
-def chat(seconds, rounds, waits, accounts):
+def chat(seconds, rounds, waits, accounts, forms):
     build("--bins", "--example", "load")
+    for form in forms:
+        print(f"\nWeft as {form} process{'' if form == 'one' else 'es'}, {FORMS[form].THREADS} worker thread(s) each")
+        of_form(form, seconds, rounds, waits, accounts)
+
+
+def of_form(form, seconds, rounds, waits, accounts):
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), waits[0], accounts)
+        bench = Bench(Path(folder), waits[0], accounts, form)
         try:
             commits = [f"{bench.postgres.commit_ms(clients):.2f} ms for {clients}" for clients in CALLERS]
             print(f"{accounts} accounts; a commit of PostgreSQL on this disk takes {', '.join(commits)} at once: a call waits for one, "

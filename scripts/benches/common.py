@@ -165,6 +165,9 @@ class Mesh:
     """identity, billing, orchestrator and the edge as processes; nothing is throttled, everything is checked. On SQLite
     without a database's URL. `manifest` changes the product's manifest, `environment` is of every process."""
 
+    # The four share the cores, as the limits of four containers would have them do.
+    THREADS = max(1, (os.cpu_count() or 1) // 4)
+
     def __init__(self, folder, product="adiuva", manifest=raised, database=None, environment=None):
         self.folder, self.database, self.processes = folder, database, {}
         self.ports = {name: free_port() for name in ("billing", "identity", "orchestrator", "gateway")}
@@ -172,21 +175,23 @@ class Mesh:
         products.mkdir()
         (products / f"{product}.toml").write_text(manifest((ROOT / f"products/{product}.toml").read_text()))
         self.environment = {
-            # The four share the cores, as the limits of four containers would have them do.
-            **os.environ, "WEFT_WORKER_THREADS": str(max(1, (os.cpu_count() or 1) // 4)), "RUST_LOG": "warn", "WEFT_PRODUCTS_DIR": str(products), "WEFT_SERVICE_SECRET": "a secret that only this bench run knows",
+            **os.environ, "WEFT_WORKER_THREADS": str(self.THREADS), "RUST_LOG": "warn", "WEFT_PRODUCTS_DIR": str(products), "WEFT_SERVICE_SECRET": "a secret that only this bench run knows",
             "WEFT_IDENTITY_SECRET": "another secret that only this bench run knows",
             "WEFT_ORCHESTRATOR_SECRET": "a third secret that only this bench run knows",
             **{f"WEFT_{name.upper()}_URL": f"http://127.0.0.1:{port}" for name, port in self.ports.items()},
             **(environment or {}),
         }
         try:
-            for name in ("billing", "identity", "orchestrator", "gateway"):
-                self.start(name)
+            self.begin()
             self.edge = f"http://127.0.0.1:{self.ports['gateway']}"
             until_healthy(self.edge + "/health/detailed")
         except BaseException:
             self.stop()
             raise
+
+    def begin(self):
+        for name in ("billing", "identity", "orchestrator", "gateway"):
+            self.start(name)
 
     def start(self, name):
         database = self.database or f"sqlite://{self.folder / name}.db"
@@ -218,6 +223,19 @@ class Mesh:
             process.terminate()
         for process in self.processes.values():
             stop(process)
+
+
+class OneProcess(Mesh):
+    """The same mesh as `weft up` runs it."""
+
+    # The other half is for what it talks to.
+    THREADS = max(1, (os.cpu_count() or 1) // 2)
+
+    def begin(self):
+        environment = {**self.environment, **({"DATABASE_URL": self.database} if self.database else {})}
+        command = [TARGET / "weft", "up", "--data-dir", self.folder / "data", "--listen", f"127.0.0.1:{self.ports['gateway']}"]
+        log = open(self.folder / "weft.log", "w")
+        self.processes["weft"] = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=log)
 
 
 def drive(url, *arguments, seconds, callers=1, headers=()):

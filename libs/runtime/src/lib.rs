@@ -21,6 +21,6 @@ pub use error::{RuntimeError, internal};
 pub use life::{Shutdown, Tasks};
 pub use mesh::Mesh;
 pub use mesh_config::{Environment, JwtAlgorithm, LogFormat, MeshConfig};
-pub use neighbours::Neighbours;
+pub use neighbours::{Neighbour, Neighbours};
 pub use page::PageTokens;
 pub use server::{Server, with_reflection};

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument;
 
 /// Tells every part of a process to end. Clones share one state.
@@ -88,9 +89,9 @@ impl Tasks {
         self.0.spawn(guarded.instrument(tracing::info_span!("task", task = name)));
     }
 
-    /// Counts `work`, which somebody else runs, until it has ended or is dropped.
-    pub(crate) fn track<F: Future>(&self, work: F) -> impl Future<Output = F::Output> + use<F> {
-        self.0.track_future(work)
+    /// Counts as work, which somebody else does, until it is dropped.
+    pub(crate) fn token(&self) -> TaskTrackerToken {
+        self.0.token()
     }
 
     /// How much work is running.

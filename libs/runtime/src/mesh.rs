@@ -102,7 +102,7 @@ impl Mesh {
     }
 
     /// The services that run in the same process, this one among them.
-    pub(crate) fn neighbours(&self) -> &Neighbours {
+    pub fn neighbours(&self) -> &Neighbours {
         &self.0.neighbours
     }
 

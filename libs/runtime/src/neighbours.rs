@@ -6,10 +6,13 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
+use http_body_util::BodyExt;
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tonic::Status;
 use tonic::body::Body;
 use tower::util::BoxCloneSyncService;
@@ -17,17 +20,20 @@ use tower::{Service, ServiceExt};
 
 use crate::Tasks;
 
-/// A server of this process; none before it serves and after it has ended.
-type Door = Option<BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>>;
+/// So long a call waits for a server that does not serve yet.
+const OPENS_WITHIN: Duration = Duration::from_millis(900);
+
+/// A server of this process.
+type Door = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
 /// The services of one process. Clones share one list.
 #[derive(Clone, Default)]
 pub struct Neighbours(Arc<HashMap<&'static str, Place>>);
 
 struct Place {
-    /// Until the server has it.
-    sender: Mutex<Option<watch::Sender<Door>>>,
-    receiver: watch::Receiver<Door>,
+    /// None before the server serves and after it has ended. Here until the server takes it.
+    sender: Mutex<Option<watch::Sender<Option<Door>>>>,
+    receiver: watch::Receiver<Option<Door>>,
 }
 
 impl Neighbours {
@@ -40,8 +46,8 @@ impl Neighbours {
         Neighbours(Arc::new(names.into_iter().map(|name| (name, place())).collect()))
     }
 
-    /// The way to one of them. None: it is no neighbour.
-    pub(crate) fn find(&self, name: &str) -> Option<Neighbour> {
+    /// The way to one of them, without what a channel adds. None: it is no neighbour.
+    pub fn find(&self, name: &str) -> Option<Neighbour> {
         self.0.get(name).map(|place| Neighbour(place.receiver.clone()))
     }
 
@@ -56,8 +62,16 @@ impl Neighbours {
         let sender = self.0.get(name)?.sender.lock().unwrap_or_else(PoisonError::into_inner).take()?;
         let tasks = tasks.clone();
         let service = service.map_future(move |answer| {
-            let answer = tasks.track(answer);
-            async move { answer.await.map(|response| response.map(Body::new)) }
+            let token = tasks.token();
+            async move {
+                let body = |body: B| {
+                    Body::new(body.map_frame(move |frame| {
+                        let _until_its_end = &token;
+                        frame
+                    }))
+                };
+                answer.await.map(|response| response.map(body))
+            }
         });
         sender.send_replace(Some(BoxCloneSyncService::new(service)));
         Some(Open(sender))
@@ -65,7 +79,7 @@ impl Neighbours {
 }
 
 /// A server that its neighbours can call.
-pub(crate) struct Open(watch::Sender<Door>);
+pub(crate) struct Open(watch::Sender<Option<Door>>);
 
 impl Drop for Open {
     fn drop(&mut self) {
@@ -75,19 +89,25 @@ impl Drop for Open {
 
 /// The way to a server of this process.
 #[derive(Clone)]
-pub(crate) struct Neighbour(watch::Receiver<Door>);
+pub struct Neighbour(watch::Receiver<Option<Door>>);
 
 impl Neighbour {
     /// Makes a call, as soon as the other serves.
     ///
     /// # Errors
-    /// It does not serve any more.
+    /// It does not serve.
     pub async fn call(&self, request: Request<Body>) -> Result<Response<Body>, Box<dyn Error + Send + Sync>> {
         let door = self.0.borrow().clone();
         let mut door = match door {
             Some(door) => door,
-            None => self.0.clone().wait_for(Door::is_some).await?.clone().ok_or("it has ended")?,
+            None => self.opened().await?,
         };
         Ok(door.ready().await?.call(request).await?)
+    }
+
+    async fn opened(&self) -> Result<Door, Box<dyn Error + Send + Sync>> {
+        let mut places = self.0.clone();
+        let door = timeout(OPENS_WITHIN, places.wait_for(Option::is_some)).await??.clone();
+        door.ok_or_else(|| "it has ended".into())
     }
 }

@@ -23,6 +23,11 @@ use clap::Parser;
 use crate::cli::{AuditCommand, Cli, Command, ConfigCommand, DevCommand, KeysCommand, LedgerCommand, WebhookCommand};
 use crate::exit::Failure;
 
+/// A call is many small pieces that are made and given back on different threads; the system's allocator takes a tenth
+/// more of the CPU for that.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // Only one provider is compiled in; a second installation would be the same one.
     let _installed = rustls::crypto::ring::default_provider().install_default();
