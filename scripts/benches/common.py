@@ -21,7 +21,7 @@ TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
 TICK = os.sysconf("SC_CLK_TCK")
 # As the peers' bench configures it, with room for four services.
 POSTGRES_SETTINGS = ("listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=300", "fsync=on",
-                     "synchronous_commit=on", "shared_buffers=512MB", "max_wal_size=4GB")
+                     "synchronous_commit=on", "shared_buffers=512MB", "max_wal_size=4GB", "min_wal_size=1GB")
 
 
 def build(*arguments):
@@ -110,6 +110,10 @@ class Postgres:
         # No superuser, as in production: row-level security holds for it.
         self.client("createuser", "weft")
         self.client("psql", "-q", "-c", "CREATE TABLE floor (n INT)", self.database("floor"))
+        # A server that has run for a while writes over its old log. A new one makes a file of 16 MB whenever one is full, and
+        # whoever commits then waits 50 ms.
+        filled = "DO $$ BEGIN FOR n IN 1..60 LOOP INSERT INTO floor VALUES (n); PERFORM pg_switch_wal(); END LOOP; END $$"
+        self.client("psql", "-q", "-d", "floor", "-c", filled, "-c", "CHECKPOINT")
 
     def command(self, name, *arguments):
         become = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"] if self.root else []
