@@ -43,7 +43,9 @@ class Bench:
             self.running.append(postgres)
             environment = {**UNLIMITED_ADDRESS, "OPENAI_BASE_URL": f"http://127.0.0.1:{self.port}/v1", "OPENAI_API_KEY": "a key of nobody"}
             self.pids = {"PostgreSQL": postgres.process.pid}
-            if shutil.which("redis-server"):
+            if form == "one":
+                print("rates are counted in process, as where nobody shares them")
+            elif shutil.which("redis-server"):
                 redis = Redis()
                 self.running.append(redis)
                 self.pids["Redis"] = redis.process.pid

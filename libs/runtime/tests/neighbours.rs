@@ -31,10 +31,8 @@ async fn a_call_waits_for_its_neighbour_and_proves_itself() {
     let (billing, gateway) = (mesh(&neighbours, "billing"), mesh(&neighbours, "gateway"));
     let mut client = EntitlementServiceClient::new(gateway.channel("billing"));
     let mut early = client.clone();
-    let early = tokio::spawn(async move { early.get_entitlements(entitlements("x")).await });
-    tokio::task::yield_now().await;
-    let (fake, _tasks) = serve(&billing).await;
-    early.await.unwrap().unwrap();
+    let (early, (fake, _tasks)) = tokio::join!(early.get_entitlements(entitlements("x")), serve(&billing));
+    early.unwrap();
 
     let (headers, caller) = fake.last();
     assert_eq!(caller.service.as_deref(), Some("gateway"));
@@ -78,10 +76,13 @@ async fn a_neighbour_ends_its_calls_and_then_is_away() {
     let (fake, tasks) = serve(&billing).await;
     let mut client = EntitlementServiceClient::new(gateway.channel("billing"));
     let mut late = client.clone();
-    let late = tokio::spawn(async move { late.get_entitlements(entitlements("half a second")).await });
-    eventually("the call", Duration::from_secs(10), async || fake.calls() == 1).await;
-    billing.shutdown().trigger();
-    assert!(tasks.drain(Duration::from_secs(30)).await);
-    late.await.unwrap().unwrap();
+    let end = async {
+        eventually("the call", Duration::from_secs(10), async || fake.calls() == 1).await;
+        billing.shutdown().trigger();
+        tasks.drain(Duration::from_secs(30)).await
+    };
+    let (late, ended) = tokio::join!(late.get_entitlements(entitlements("half a second")), end);
+    late.unwrap();
+    assert!(ended);
     assert_eq!(reason(client.get_entitlements(entitlements("x")).await), Reason::Unavailable);
 }
