@@ -1,5 +1,5 @@
-//! One connection to a service: how many calls it carries, whether its peer still lives, and the answers on it that
-//! must not outlive their time.
+//! What is under way at one service: how many calls a connection carries, whether its peer still lives, and the answers
+//! that must not outlive their time.
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -24,7 +24,7 @@ const PINGS_TO_STRANGERS: u32 = 2;
 /// How often answers are looked for whose time is over.
 const CUT_EVERY: Duration = Duration::from_millis(250);
 
-/// What is under way on one connection. Each call holds one: their number is the connection's load.
+/// What is under way on one connection, or at a service of this process. Each call holds one: their number is the connection's load.
 #[derive(Default)]
 pub struct Load {
     /// Whether the peer has said anything since it was last asked for.

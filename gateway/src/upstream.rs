@@ -1,8 +1,10 @@
-//! Connections to the services behind the edge: HTTP/2, few and shared, made when needed, made again when lost.
+//! The services behind the edge: over HTTP/2 connections, few and shared, made when needed, made again when lost, or in
+//! this process.
 //!
 //! This speaks HTTP/2 directly instead of going through a channel with queues: a unary call is one frame out and
 //! one in, and each hop between tasks costs more than the call's own work. Nothing is retried here except what the
 //! peer says it has not looked at.
+use std::error::Error;
 use std::fmt::Display;
 use std::future::poll_fn;
 use std::io;
@@ -100,7 +102,7 @@ pub struct Reply {
     pub head: http::response::Parts,
     /// Frames and trailers.
     pub source: Source,
-    /// Keeps the call counted on its connection.
+    /// Keeps the call counted.
     pub load: Arc<Load>,
 }
 
@@ -160,7 +162,7 @@ impl Upstream {
         })
     }
 
-    /// The same service, called without a connection where a request does not stream.
+    /// The same service, called without a connection; requests that stream still need one.
     #[must_use]
     pub fn beside(self, neighbour: Option<Neighbour>) -> Self {
         Upstream { near: neighbour.map(|neighbour| Near { neighbour, load: OnceLock::new() }), ..self }
@@ -192,7 +194,10 @@ impl Upstream {
     /// UNAVAILABLE when the service cannot be reached or goes away.
     pub async fn call(&self, head: impl Fn() -> Request<()>, body: Bytes) -> Result<Reply, Status> {
         if let Some(near) = &self.near {
-            return near.call(head(), body).await.ok_or_else(|| self.unavailable());
+            return near.call(head(), body).await.map_err(|error| {
+                tracing::debug!(upstream = %self.name, %error, "call failed");
+                self.unavailable()
+            });
         }
         let mut again = true;
         loop {
@@ -351,12 +356,11 @@ async fn exchange(link: &Link, head: Request<()>, body: Bytes) -> Result<Reply, 
 }
 
 impl Near {
-    /// None: it does not serve.
-    async fn call(&self, head: Request<()>, body: Bytes) -> Option<Reply> {
+    async fn call(&self, head: Request<()>, body: Bytes) -> Result<Reply, Box<dyn Error + Send + Sync>> {
         let load = self.load().clone();
         let request = head.map(|()| Body::new(Full::new(body)));
-        let (head, body) = self.neighbour.call(request).await.ok()?.into_parts();
-        Some(Reply { head, source: Source::Near(body), load })
+        let (head, body) = self.neighbour.call(request).await?.into_parts();
+        Ok(Reply { head, source: Source::Near(body), load })
     }
 
     fn load(&self) -> &Arc<Load> {

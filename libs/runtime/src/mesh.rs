@@ -115,7 +115,7 @@ impl Mesh {
     /// is counted, has a deadline (its own `grpc-timeout`, else the configured one, which then is sent too),
     /// carries a service token and the trace, and is sent a second time if its policy allows and the peer was
     /// away. It connects when first used and again whenever it has to; a peer that is away is UNAVAILABLE
-    /// within a second.
+    /// within a second, a neighbour that does not serve yet too.
     ///
     /// Clones share one connection. Needs the runtime.
     pub fn channel(&self, to: &'static str) -> Channel {

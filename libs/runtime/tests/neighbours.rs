@@ -1,5 +1,5 @@
 //! Services of one process, which call each other without a connection.
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tonic::{Code, Request};
@@ -76,13 +76,17 @@ async fn a_neighbour_ends_its_calls_and_then_is_away() {
     let (fake, tasks) = serve(&billing).await;
     let mut client = EntitlementServiceClient::new(gateway.channel("billing"));
     let mut late = client.clone();
+    let answer = async {
+        late.get_entitlements(entitlements("half a second")).await.unwrap();
+        Instant::now()
+    };
     let end = async {
         eventually("the call", Duration::from_secs(10), async || fake.calls() == 1).await;
         billing.shutdown().trigger();
-        tasks.drain(Duration::from_secs(30)).await
+        assert!(tasks.drain(Duration::from_secs(30)).await);
+        Instant::now()
     };
-    let (late, ended) = tokio::join!(late.get_entitlements(entitlements("half a second")), end);
-    late.unwrap();
-    assert!(ended);
+    let (answered, ended) = tokio::join!(answer, end);
+    assert!(answered <= ended, "the server has ended under a call");
     assert_eq!(reason(client.get_entitlements(entitlements("x")).await), Reason::Unavailable);
 }

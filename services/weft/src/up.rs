@@ -1,7 +1,8 @@
 //! `weft up`: the whole mesh in one process on embedded parts.
 //!
 //! It is configuration, not a second architecture: what the environment does not name is filled in (SQLite
-//! files, an in-process cache, made secrets, loopback ports), and then the same services run as anywhere.
+//! files, an in-process cache, made secrets, loopback ports), and then the same services run as anywhere. They are
+//! neighbours, so that calls between them need no connection; the ports are for tools.
 use std::fs::{self, File, TryLockError};
 use std::io::Write;
 use std::net::SocketAddr;

@@ -75,6 +75,42 @@ async fn paste(script: &str) -> (Value, Value) {
     (me.clone(), chat.clone())
 }
 
+/// Posts to another path with the token of the printed lines; what comes back.
+async fn post(up: &Up, path: &str, body: &str) -> String {
+    let script = up.script();
+    let token = script.lines().next().unwrap();
+    let url = script.split_whitespace().find_map(|word| word.strip_suffix("/api/v1/auth/me")).unwrap();
+    let line = format!(
+        "curl -sN {url}{path} -H \"authorization: Bearer $TOKEN\" -H 'content-type: application/json' -d '{body}'"
+    );
+    let output = Command::new("bash").args(["-c", &format!("{token}\n{line}")]).output().await.unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_and_refusals_pass_between_services_of_one_process() {
+    let data = tempfile::tempdir().unwrap();
+    let up = Up::start(&free_address().await, data.path()).await;
+    let answer = post(&up, "/api/v1/chat/stream", r#"{"message":"create a task to call Ana tomorrow"}"#).await;
+    let events: Vec<Value> = answer
+        .lines()
+        .filter_map(|line| line.strip_prefix("data: "))
+        .map(|event| serde_json::from_str(event).unwrap())
+        .collect();
+    let told: String = events.iter().filter_map(|event| event["token"].as_str()).collect();
+    assert_eq!(events.last().unwrap()["done"]["response"], told, "{answer}");
+    assert!(told.contains("Call Ana"), "{answer}");
+
+    let body = r#"{"model":"offline","stream":true,"messages":[{"role":"user","content":"hello"}]}"#;
+    let answer = post(&up, "/v1/chat/completions", body).await;
+    assert!(answer.trim_end().ends_with("data: [DONE]"), "{answer}");
+    for path in ["/api/v1/chat", "/api/v1/chat/stream"] {
+        let refused: Value = serde_json::from_str(&post(&up, path, r#"{"message":""}"#).await).unwrap();
+        assert_eq!(refused["error"]["status"], "INVALID_ARGUMENT", "{refused}");
+    }
+    assert!(up.stop().await.success());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_newcomer_types_one_command_and_pastes_three_lines() {
     let data = tempfile::tempdir().unwrap();

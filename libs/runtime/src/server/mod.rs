@@ -99,6 +99,7 @@ impl Server {
         // More than may be in flight: a call too many is refused in words, it does not wait in the other's queue.
         let streams = u32::try_from(mesh.config().weft_max_in_flight).unwrap_or(u32::MAX).saturating_add(SPARE_STREAMS);
         let service = in_front_of(routes, &mesh, guard);
+        // To the end of the drain: what the others still have to settle they can.
         let _open = mesh.neighbours().open(mesh.service(), service.clone(), mesh.tasks());
         let serving = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(PING_EVERY))
@@ -204,7 +205,11 @@ async fn drain(
     }
     if !mesh.tasks().drain(cap.saturating_duration_since(Instant::now())).await {
         let running = mesh.tasks().running();
-        tracing::warn!(service = mesh.service(), running, "background work was still running at the end of the drain");
+        tracing::warn!(
+            service = mesh.service(),
+            running,
+            "calls of neighbours or background work were still running at the end of the drain"
+        );
     }
     Ok(())
 }

@@ -105,8 +105,8 @@ fn wallets_part(values: &mut Values, wallets: &[(WalletId, i64, Wallet)]) -> Vec
         .int("day", |(_, _, it)| it.day)
         .int("daily_granted", |(_, _, it)| it.daily_granted)
         .int("updated_at", |(_, _, it)| it.updated_at);
-    let (count, source) = (wallets.len(), rows.source());
-    if count == 1 {
+    let source = rows.source();
+    if wallets.len() == 1 {
         let changed = format!("changed AS ({UPDATE} FROM {source} WHERE {SAME} AND w.version = a.before RETURNING 1)");
         return vec![changed, "agreed AS MATERIALIZED (SELECT COUNT(*) = 1 AS yes FROM changed)".to_owned()];
     }
@@ -116,7 +116,8 @@ fn wallets_part(values: &mut Values, wallets: &[(WalletId, i64, Wallet)]) -> Vec
             "locked AS MATERIALIZED (SELECT 1 FROM wallets w JOIN a ON {SAME} WHERE w.version = a.before \
              ORDER BY w.product, w.user_id FOR UPDATE OF w)"
         ),
-        format!("agreed AS MATERIALIZED (SELECT COUNT(*) = {count} AS yes FROM locked)"),
+        // Not the number itself: a text for each number would be a statement to prepare for each.
+        "agreed AS MATERIALIZED (SELECT COUNT(*) = (SELECT COUNT(*) FROM a) AS yes FROM locked)".to_owned(),
         format!("changed AS ({UPDATE} FROM a WHERE {SAME} AND {AGREED})"),
     ]
 }
