@@ -24,7 +24,8 @@ const PINGS_TO_STRANGERS: u32 = 2;
 /// How often answers are looked for whose time is over.
 const CUT_EVERY: Duration = Duration::from_millis(250);
 
-/// What is under way on one connection, or at a service of this process. Each call holds one: their number is the connection's load.
+/// What is under way on one connection, or at a service of this process. Each call holds one: their number is the
+/// connection's load.
 #[derive(Default)]
 pub struct Load {
     /// Whether the peer has said anything since it was last asked for.

@@ -111,8 +111,8 @@ impl Mesh {
         self.0.key.clone()
     }
 
-    /// The channel to another service of the mesh, by name, in this process or at the URL of the configuration. Every call of it
-    /// is counted, has a deadline (its own `grpc-timeout`, else the configured one, which then is sent too),
+    /// The channel to another service of the mesh, by name, in this process or at the URL of the configuration.
+    /// Every call of it is counted, has a deadline (its own `grpc-timeout`, else the configured one, which then is sent too),
     /// carries a service token and the trace, and is sent a second time if its policy allows and the peer was
     /// away. It connects when first used and again whenever it has to; a peer that is away is UNAVAILABLE
     /// within a second, a neighbour that does not serve yet too.
