@@ -11,15 +11,24 @@ pub struct Migration {
     pub version: i64,
     /// Two or three words for messages.
     pub name: &'static str,
-    /// Statements that run on SQLite and PostgreSQL, `include_str!` of `migrations/0001_….sql`.
+    /// Statements that run on SQLite and PostgreSQL, `include_str!` of `migrations/0001_….sql`. What follows
+    /// `--postgresql ` at the beginning of a line is for PostgreSQL alone: to SQLite it is a comment.
     pub sql: &'static str,
 }
+
+const POSTGRES_ONLY: &str = "--postgresql ";
 
 record! {
     struct Applied { version: i64, name: String, checksum: String }
 }
 
 impl Migration {
+    /// What runs on PostgreSQL.
+    fn on_postgres(&self) -> String {
+        let lines = self.sql.lines().map(|line| line.strip_prefix(POSTGRES_ONLY).unwrap_or(line));
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
     /// SHA-256 of the text in hex; line ends do not count, a checkout may change them.
     fn checksum(&self) -> String {
         let digest = Sha256::digest(self.sql.replace("\r\n", "\n"));
@@ -41,7 +50,10 @@ impl Db {
             .await?;
             let applied = applied(&tx).await?;
             for migration in self.pending(migrations, &applied)? {
-                tx.script(migration.sql).await?;
+                match self.pools {
+                    Pools::Sqlite { .. } => tx.script(migration.sql.to_owned()).await?,
+                    Pools::Postgres(_) => tx.script(migration.on_postgres()).await?,
+                }
                 sql("INSERT INTO weft_migrations (version, name, checksum) VALUES ($1, $2, $3)")
                     .bind(migration.version)
                     .bind(migration.name)

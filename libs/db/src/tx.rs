@@ -9,7 +9,7 @@ use sqlx::{Postgres, Sqlite, Transaction};
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::db::Pools;
-use crate::{Db, DbError, On, Row, Sql};
+use crate::{AssertSqlSafe, Db, DbError, On, Row, Sql};
 
 /// How often a transaction that lost against others is run again.
 const RETRIES: u32 = 3;
@@ -153,7 +153,9 @@ impl Tx {
     }
 
     /// Several statements without values; for migrations.
-    pub(crate) async fn script(&self, text: &'static str) -> Result<(), DbError> {
+    pub(crate) async fn script(&self, text: String) -> Result<(), DbError> {
+        // Of a program's own migrations.
+        let text = AssertSqlSafe(text);
         self.0.note(match self.0.open().await?.as_mut() {
             Some(Open::Sqlite(tx)) => sqlx::raw_sql(text).execute(&mut **tx).await.map(drop),
             Some(Open::Postgres(tx)) => sqlx::raw_sql(text).execute(&mut **tx).await.map(drop),

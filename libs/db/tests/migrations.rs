@@ -38,6 +38,20 @@ on_both! {
         assert!(!sql("SELECT pinned FROM notes").one::<bool>(&db).await.unwrap());
     }
 
+    async fn a_line_may_be_for_postgresql_alone(place: Place) {
+        let db = place.open().await;
+        let text = "SELECT 1; -- both\n--postgresql INSERT INTO notes (id, text)\n--postgresql VALUES (2, 'two');\n";
+        db.migrate(&[FIRST, Migration { version: 2, name: "second note", sql: text }]).await.unwrap();
+        assert_eq!(notes(&db).await, if db.is_postgres() { 2 } else { 1 });
+    }
+
+    async fn a_migration_may_be_for_postgresql_alone(place: Place) {
+        let db = place.open().await;
+        let text = "-- what for\n--postgresql DELETE FROM notes;\n";
+        db.migrate(&[FIRST, Migration { version: 2, name: "no notes", sql: text }]).await.unwrap();
+        assert_eq!(notes(&db).await, if db.is_postgres() { 0 } else { 1 });
+    }
+
     async fn several_processes_may_migrate_at_once(place: Place) {
         let starts = (0..4).map(|_| async {
             let db = place.open().await;

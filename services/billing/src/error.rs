@@ -73,6 +73,9 @@ pub enum Error {
     /// The database went away while it was written.
     #[error("it is not known whether this has happened, repeat it with the same key")]
     Unsure,
+    /// A wallet or a hold would become what it cannot be: a mistake of ours. Nothing was written.
+    #[error("a wallet or a hold would become what it cannot be, nothing was written")]
+    Unsound,
     /// Another call changed the same thing at the same time, more often than is tried again.
     #[error("the account is very busy, try again")]
     Busy,
@@ -132,7 +135,9 @@ impl Error {
             Error::PaymentsNotConfigured => Reason::PaymentsNotConfigured,
             Error::PaymentsUnavailable(_) => Reason::Unavailable,
             Error::FeatureNotInPlan { .. } => Reason::FeatureNotInPlan,
-            Error::Runtime(_) | Error::Setting(_) | Error::Database(_) | Error::NoPlan { .. } => Reason::Internal,
+            Error::Runtime(_) | Error::Setting(_) | Error::Database(_) | Error::Unsound | Error::NoPlan { .. } => {
+                Reason::Internal
+            }
         }
     }
 

@@ -71,6 +71,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 5, name: "usage", sql: include_str!("../migrations/0005_usage.sql") },
     Migration { version: 6, name: "revenue", sql: include_str!("../migrations/0006_revenue.sql") },
     Migration { version: 7, name: "spending of API keys", sql: include_str!("../migrations/0007_key_spending.sql") },
+    Migration { version: 8, name: "bounds", sql: include_str!("../migrations/0008_bounds.sql") },
 ];
 
 /// Brings the database to this version.

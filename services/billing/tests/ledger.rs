@@ -1,7 +1,9 @@
 //! VerifyLedger names what somebody has changed.
 use std::time::Duration;
 
-use weft_db::{AssertSqlSafe, sql};
+use tokio::join;
+use weft_core::Reason;
+use weft_db::{AssertSqlSafe, DbError, sql};
 use weft_proto::billing::v1::{Bucket, LedgerFault, VerifyLedgerRequest};
 use weft_testing::on_both_databases;
 
@@ -10,6 +12,7 @@ use crate::harness::{COMPANION, CREDIT, Node, World};
 on_both_databases! {
     a_change_of_any_column_of_a_movement_is_named
     a_change_of_a_wallet_is_named
+    a_wallet_that_cannot_be_is_named_and_not_written_to
     movements_that_are_gone_swapped_or_forged_are_named
     holds_and_totals_that_do_not_fit_are_named
     a_ledger_is_right_while_it_is_written
@@ -94,6 +97,26 @@ async fn a_change_of_a_wallet_is_named(world: &World) {
     }
     let change = "UPDATE wallets SET head = (SELECT head FROM wallets WHERE user_id = 'abe') WHERE user_id = 'ana'";
     assert!(names(&faults(world, &node, &[change], &[]).await, "ana", 0));
+    node.stop().await;
+}
+
+async fn a_wallet_that_cannot_be_is_named_and_not_written_to(world: &World) {
+    let node = world.node().await;
+    some_movements(world, &node).await;
+    let change = "UPDATE wallets SET daily_held = daily + 1 WHERE user_id = 'ana'";
+    if !world.db.is_postgres() {
+        assert!(matches!(sql(change).run(&world.db).await, Err(DbError::Statement(_))));
+        return node.stop().await;
+    }
+    let found = faults(world, &node, &[change], &[]).await;
+    assert!(found.iter().any(|fault| fault.user_id == "ana" && fault.problem.contains("than it has")), "{found:?}");
+    // One that does not remember what was there before.
+    let other = world.node().await;
+    let given = join!(other.grant("ana", Bucket::Bonus, 1, "one"), other.grant("zoe", Bucket::Bonus, 1, "one"));
+    assert!(matches!(given, (Err(Reason::Internal), Ok(_))), "{given:?}");
+    let bonus: i64 = sql("SELECT bonus FROM wallets WHERE user_id = 'ana'").one(&world.db).await.unwrap();
+    assert_eq!(bonus, 0);
+    other.stop().await;
     node.stop().await;
 }
 

@@ -74,9 +74,6 @@ struct Drive {
     /// All callers together ask so often, at even times, as far as enough of them are free. Default: at once again.
     #[arg(long)]
     per_second: Option<f64>,
-    /// The callers begin one after the other over this time, so that they do not all ask at once again and again.
-    #[arg(long, default_value_t = 0)]
-    over_ms: u32,
     #[arg(long, value_enum, default_value_t = Expect::Anything)]
     expect: Expect,
 }
@@ -214,7 +211,6 @@ impl Plan {
         if let Some(bearer) = self.bearers.iter().cycle().nth(place) {
             headers.insert(AUTHORIZATION, bearer.clone());
         }
-        sleep(Duration::from_millis(self.drive.over_ms.into()).mul_f64(place as f64 / self.drive.callers as f64)).await;
         while let Some(number) = self.turn().await {
             let mut request = self.client.request(self.drive.method.clone(), &self.drive.url);
             request = request.headers(headers.clone());

@@ -76,4 +76,10 @@ impl Hold {
     pub fn amount(&self) -> i64 {
         self.daily + self.bonus + self.purchased
     }
+
+    /// Whether it can be: nothing is charged that was not set aside, and nothing is below 0.
+    pub fn is_sound(&self) -> bool {
+        let covered = 0..=self.amount();
+        covered.contains(&self.charged) && covered.contains(&self.progress)
+    }
 }

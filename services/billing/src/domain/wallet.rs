@@ -83,6 +83,11 @@ impl Wallet {
         self.held.iter().sum()
     }
 
+    /// Whether it can be: nothing is held that is not there, and nothing is below 0. No rule leads anywhere else.
+    pub fn is_sound(&self) -> bool {
+        ALL.into_iter().all(|at| (0..=self.buckets[at]).contains(&self.held[at])) && self.debt >= 0
+    }
+
     /// Whether the plan's number for `today` is not yet what the daily bucket was set to, or a first grant is to come: a
     /// wallet that a payment has made has no day yet.
     pub fn is_due(&self, today: i64, initial: i64, daily: i64) -> bool {
@@ -275,6 +280,17 @@ mod tests {
         assert_eq!(brief(&moved), [("usage", "daily", -10), ("usage", "bonus", -5), ("usage", "purchased", -3)]);
         assert_eq!(moved.last().unwrap().balance_after, 17);
         assert_eq!(wallet.take(18, Kind::Usage), Err(Refusal::Insufficient { needed: 18, available: 17 }));
+    }
+
+    #[test]
+    fn a_wallet_is_sound_while_nothing_is_held_that_is_not_there() {
+        let full = Wallet { held: [10, 5, 20], ..wallet(10, 5, 20) };
+        assert!(full.is_sound() && Wallet::default().is_sound());
+        for held in [[11, 0, 0], [0, 6, 0], [0, 0, 21], [-1, 0, 0]] {
+            assert!(!Wallet { held, ..full }.is_sound(), "{held:?}");
+        }
+        assert!(!Wallet { debt: -1, ..full }.is_sound());
+        assert!(!wallet(0, -1, 0).is_sound());
     }
 
     #[test]

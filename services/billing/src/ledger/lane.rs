@@ -88,7 +88,7 @@ impl Lane {
                 self.keep(accounts);
                 done.into_iter().for_each(|(job, answer)| tell(job, Ok(answer)));
             }
-            Err(error) if error.is_unavailable() => {
+            Err(Error::Database(error)) if error.is_unavailable() => {
                 tracing::warn!(%error, operations = done.len(), "it is not known whether a group was committed");
                 done.into_iter().for_each(|(job, _)| tell(job, Err(Error::Unsure)));
             }

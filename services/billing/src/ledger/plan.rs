@@ -78,6 +78,8 @@ pub struct Plan {
     known: HashMap<KeyId, Known>,
     /// The version that each changed wallet has in the table.
     changed: BTreeMap<WalletId, i64>,
+    /// Which of the changed holds are not in the table.
+    opened: BTreeSet<String>,
     changed_holds: BTreeSet<(WalletId, String)>,
     changed_spending: BTreeSet<(WalletId, String)>,
     batch: Batch,
@@ -92,6 +94,7 @@ impl Plan {
             accounts: HashMap::new(),
             known: HashMap::new(),
             changed: BTreeMap::new(),
+            opened: BTreeSet::new(),
             changed_holds: BTreeSet::new(),
             changed_spending: BTreeSet::new(),
             batch: Batch { now_ms, shard, ..Batch::default() },
@@ -155,7 +158,7 @@ impl Plan {
     /// What is to be written, and the wallets with the version that each had before. The operations that were added
     /// have happened once it is.
     pub fn finish(self, overdrafts: &Seldom) -> (Batch, Vec<(WalletId, i64, Account)>) {
-        let Plan { mut accounts, changed, changed_holds, changed_spending, mut batch, capped, .. } = self;
+        let Plan { mut accounts, changed, opened, changed_holds, changed_spending, mut batch, capped, .. } = self;
         for (id, before) in &changed {
             if let Some(account) = accounts.get_mut(id) {
                 account.wallet.version = before + 1;
@@ -164,7 +167,8 @@ impl Plan {
         }
         for (id, hold_id) in changed_holds {
             if let Some(hold) = accounts.get(&id).and_then(|account| account.holds.get(&hold_id)) {
-                batch.holds.push((id, hold.clone()));
+                let part = if opened.contains(&hold_id) { &mut batch.opened } else { &mut batch.holds };
+                part.push((id, hold.clone()));
             }
         }
         for (id, key_id) in changed_spending {
@@ -282,6 +286,7 @@ impl Plan {
         if let Some((key_id, spending)) = held {
             self.spend(id, key_id, spending);
         }
+        self.opened.insert(hold.id.clone());
         self.with_hold(id, String::new(), hold)
     }
 

@@ -288,6 +288,9 @@ impl<'a> Verifier<'a> {
                 self.fault(&user_id, 0, "", problem);
             }
         }
+        if !wallet.is_sound() {
+            self.fault(&user_id, 0, "", "the wallet is below 0, or holds more than it has".to_owned());
+        }
         for ((bucket, stored), sum) in Bucket::ALL.into_iter().zip(wallet.held).zip(held) {
             if stored != sum {
                 let problem =

@@ -8,6 +8,7 @@ use crate::domain::idempotency::Key;
 use crate::domain::ledger::{Bucket, HASH_BYTES, Kind};
 use crate::domain::spending::Spending;
 use crate::domain::wallet::Wallet;
+use crate::error::Error;
 use crate::store::group::Values;
 use crate::store::spending::spending_put;
 use crate::store::wallet::WalletId;
@@ -47,7 +48,9 @@ pub struct Batch {
     pub wallets: Vec<(WalletId, i64, Wallet)>,
     /// Movements.
     pub entries: Vec<NewEntry>,
-    /// Holds as they become.
+    /// Holds that are made, as they become.
+    pub opened: Vec<(WalletId, Hold)>,
+    /// Holds that were there, as they become.
     pub holds: Vec<(WalletId, Hold)>,
     /// What API keys have spent, as it becomes.
     pub spending: Vec<(WalletId, String, Spending)>,
@@ -66,28 +69,42 @@ impl Batch {
     pub fn is_empty(&self) -> bool {
         self.wallets.is_empty() && self.keys.is_empty()
     }
+
+    /// The last look before it is written, on either database.
+    fn check(&self) -> Result<(), Error> {
+        let wallets = self.wallets.iter().all(|(_, _, wallet)| wallet.is_sound());
+        let holds = self.opened.iter().chain(&self.holds).all(|(_, hold)| hold.is_sound());
+        if wallets && holds { Ok(()) } else { Err(Error::Unsound) }
+    }
 }
 
 /// PostgreSQL: all of it in one statement, if every wallet still has its version; false and nothing else if not. A key
 /// that was used before is a unique violation, and again nothing has happened.
-pub async fn batch_commit(on: &impl On, batch: &Batch) -> Result<bool, DbError> {
+///
+/// # Errors
+/// The database, or [`Error::Unsound`].
+pub async fn batch_commit(on: &impl On, batch: &Batch) -> Result<bool, Error> {
+    batch.check()?;
     let mut values = Values::default();
     let mut parts = wallets_part(&mut values, &batch.wallets);
     parts.extend(entries_part(&mut values, &batch.entries));
-    parts.extend(holds_part(&mut values, &batch.holds));
+    parts.extend(holds_part(&mut values, "new_holds", &batch.opened, ""));
+    parts.extend(holds_part(&mut values, "changed_holds", &batch.holds, CHANGED_HOLDS));
     parts.extend(spending_part(&mut values, &batch.spending));
     parts.extend(keys_part(&mut values, &batch.keys, batch.now_ms));
     let totals: Vec<_> = batch.totals.iter().collect();
     parts.extend(totals_part(&mut values, &totals, batch.shard));
-    values.into_sql(format!("WITH {} SELECT yes FROM agreed", parts.join(", "))).one(on).await
+    let text = format!("WITH {} SELECT TRUE AS yes FROM {AGREED}", parts.join(", "));
+    let agreed: Option<bool> = values.into_sql(text).opt(on).await?;
+    Ok(agreed.is_some())
 }
 
-/// Nothing is written unless this is so.
-const AGREED: &str = "(SELECT yes FROM agreed)";
+/// One row if every wallet has its version, and none if not: whatever else is written is written for each of its rows.
+const AGREED: &str = "agreed";
 
 /// The wallets are locked first, and in order; the rest then meets nobody.
 fn wallets_part(values: &mut Values, wallets: &[(WalletId, i64, Wallet)]) -> Vec<String> {
-    let Some(rows) = values.rows(wallets) else { return vec!["agreed AS (SELECT TRUE AS yes)".to_owned()] };
+    let Some(rows) = values.rows(wallets) else { return vec![format!("{AGREED} AS (SELECT)")] };
     let rows = rows
         .text("product", |((product, _), _, _)| product)
         .text("user_id", |((_, user_id), _, _)| user_id)
@@ -107,8 +124,8 @@ fn wallets_part(values: &mut Values, wallets: &[(WalletId, i64, Wallet)]) -> Vec
         .int("updated_at", |(_, _, it)| it.updated_at);
     let source = rows.source();
     if wallets.len() == 1 {
-        let changed = format!("changed AS ({UPDATE} FROM {source} WHERE {SAME} AND w.version = a.before RETURNING 1)");
-        return vec![changed, "agreed AS MATERIALIZED (SELECT COUNT(*) = 1 AS yes FROM changed)".to_owned()];
+        let changed = format!("{UPDATE} FROM {source} WHERE {SAME} AND w.version = a.before RETURNING 1");
+        return vec![format!("{AGREED} AS ({changed})")];
     }
     vec![
         format!("a AS MATERIALIZED (SELECT * FROM {source})"),
@@ -117,8 +134,8 @@ fn wallets_part(values: &mut Values, wallets: &[(WalletId, i64, Wallet)]) -> Vec
              ORDER BY w.product, w.user_id FOR UPDATE OF w)"
         ),
         // Not the number itself: a text for each number would be a statement to prepare for each.
-        "agreed AS MATERIALIZED (SELECT COUNT(*) = (SELECT COUNT(*) FROM a) AS yes FROM locked)".to_owned(),
-        format!("changed AS ({UPDATE} FROM a WHERE {SAME} AND {AGREED})"),
+        format!("{AGREED} AS MATERIALIZED (SELECT FROM locked HAVING COUNT(*) = (SELECT COUNT(*) FROM a))"),
+        format!("changed AS ({UPDATE} FROM {AGREED}, a WHERE {SAME})"),
     ]
 }
 
@@ -147,7 +164,12 @@ fn entries_part(values: &mut Values, entries: &[NewEntry]) -> Option<String> {
     Some(format!("new_entries AS ({})", rows.insert("ledger_entries", AGREED, "")))
 }
 
-fn holds_part(values: &mut Values, holds: &[(WalletId, Hold)]) -> Option<String> {
+/// Not by an UPDATE that joins several rows: what is planned while the table is small reads all of it.
+const CHANGED_HOLDS: &str = "ON CONFLICT (product, user_id, id) DO UPDATE SET state = excluded.state, \
+    charged = excluded.charged, progress = excluded.progress, reported = excluded.reported, \
+    capped = excluded.capped, expires_at = excluded.expires_at";
+
+fn holds_part(values: &mut Values, name: &str, holds: &[(WalletId, Hold)], conflict: &str) -> Option<String> {
     let rows = values
         .rows(holds)?
         .text("product", |((product, _), _)| product)
@@ -167,10 +189,7 @@ fn holds_part(values: &mut Values, holds: &[(WalletId, Hold)]) -> Option<String>
         .int("expires_at", |(_, it)| it.expires_at)
         .text("reference", |(_, it)| &it.reference)
         .text("key_id", |(_, it)| &it.key_id);
-    let changed = "ON CONFLICT (product, user_id, id) DO UPDATE SET state = excluded.state, charged = excluded.charged, \
-         progress = excluded.progress, reported = excluded.reported, capped = excluded.capped, \
-         expires_at = excluded.expires_at";
-    Some(format!("new_holds AS ({})", rows.insert("holds", AGREED, changed)))
+    Some(format!("{name} AS ({})", rows.insert("holds", AGREED, conflict)))
 }
 
 fn spending_part(values: &mut Values, spending: &[(WalletId, String, Spending)]) -> Option<String> {
@@ -211,14 +230,18 @@ fn totals_part(values: &mut Values, totals: &[(&(String, &'static str), &i64)], 
 }
 
 /// SQLite: the same row by row; the transaction is the only one that writes.
-pub async fn batch_write(tx: &Tx, batch: &Batch) -> Result<(), DbError> {
+///
+/// # Errors
+/// The database, or [`Error::Unsound`].
+pub async fn batch_write(tx: &Tx, batch: &Batch) -> Result<(), Error> {
+    batch.check()?;
     for (id, _, wallet) in &batch.wallets {
         wallet_update(tx, id, wallet).await?;
     }
     for entry in &batch.entries {
         entry_insert(tx, entry).await?;
     }
-    for (id, hold) in &batch.holds {
+    for (id, hold) in batch.opened.iter().chain(&batch.holds) {
         hold_put(tx, id, hold).await?;
     }
     for (id, key_id, spending) in &batch.spending {
@@ -226,7 +249,7 @@ pub async fn batch_write(tx: &Tx, batch: &Batch) -> Result<(), DbError> {
     }
     for (key, answer) in &batch.keys {
         if !super::idempotency::idempotency_store(tx, key, answer, batch.now_ms).await? {
-            return Err(DbError::RolledBack);
+            return Err(DbError::RolledBack.into());
         }
     }
     for ((product, account), amount) in &batch.totals {

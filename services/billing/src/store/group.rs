@@ -2,6 +2,8 @@
 //!
 //! A row by itself is given as values, several as arrays: the server begins with a scan of arrays for each table, and of
 //! one row that costs more than all the rest of the statement.
+use std::fmt::Write;
+
 use weft_db::{AssertSqlSafe, Sql, Val, sql};
 
 /// The values of a statement. Who adds one is told how the text names it.
@@ -17,7 +19,7 @@ impl Values {
 
     /// Rows, whose columns follow; None if there are none.
     pub fn rows<'a, T>(&'a mut self, rows: &'a [T]) -> Option<Rows<'a, T>> {
-        (!rows.is_empty()).then(|| Rows { values: self, rows, names: Vec::new(), places: Vec::new() })
+        (!rows.is_empty()).then(|| Rows { before: self.0.len(), values: self, rows, columns: Vec::new() })
     }
 
     /// The statement with these values.
@@ -31,8 +33,10 @@ impl Values {
 pub struct Rows<'a, T> {
     values: &'a mut Values,
     rows: &'a [T],
-    names: Vec<&'static str>,
-    places: Vec<String>,
+    /// How many values there were before.
+    before: usize,
+    /// The name and the type of each.
+    columns: Vec<(&'static str, &'static str)>,
 }
 
 impl<T> Rows<'_, T> {
@@ -56,35 +60,54 @@ impl<T> Rows<'_, T> {
         self.column(name, "BYTEA", of)
     }
 
-    fn column<V>(mut self, name: &'static str, kind: &str, of: impl Fn(&T) -> V) -> Self
+    fn column<V>(mut self, name: &'static str, kind: &'static str, of: impl Fn(&T) -> V) -> Self
     where
         V: Into<Val>,
         Vec<V>: Into<Val>,
     {
-        let place = match self.rows {
-            [row] => format!("{}::{kind} AS {name}", self.values.add(of(row))),
-            rows => format!("{}::{kind}[]", self.values.add(rows.iter().map(of).collect::<Vec<V>>())),
-        };
-        self.names.push(name);
-        self.places.push(place);
+        self.values.0.push(match self.rows {
+            [row] => of(row).into(),
+            rows => rows.iter().map(of).collect::<Vec<V>>().into(),
+        });
+        self.columns.push((name, kind));
         self
     }
 
     /// What a FROM names: the rows as `a`.
     pub fn source(&self) -> String {
-        let (names, places) = (self.names.join(", "), self.places.join(", "));
+        let columns = self.columns.iter().zip(self.before + 1..);
         if self.rows.len() == 1 {
+            let places = listed(columns, |text, ((name, kind), at)| write!(text, "${at}::{kind} AS {name}"));
             format!("(SELECT {places}) AS a")
         } else {
-            format!("unnest({places}) AS a ({names})")
+            let places = listed(columns, |text, ((_, kind), at)| write!(text, "${at}::{kind}[]"));
+            format!("unnest({places}) AS a ({})", self.names())
         }
     }
 
-    /// Adds the rows to `table`, if `condition` holds. `conflict` is what becomes of those that are there.
+    /// Adds the rows to `table` for each row of `condition`, which has one or none. `conflict` is what becomes of those
+    /// that are there.
     pub fn insert(&self, table: &str, condition: &str, conflict: &str) -> String {
-        let (names, source) = (self.names.join(", "), self.source());
-        format!("INSERT INTO {table} ({names}) SELECT a.* FROM {source} WHERE {condition} {conflict}")
+        let (names, source) = (self.names(), self.source());
+        format!("INSERT INTO {table} ({names}) SELECT a.* FROM {condition}, {source} {conflict}")
     }
+
+    fn names(&self) -> String {
+        listed(self.columns.iter(), |text, (name, _)| text.write_str(name))
+    }
+}
+
+/// In one text, because it is made for every statement: one for each column takes longer than all the rest.
+fn listed<I: Iterator>(items: I, write: impl Fn(&mut String, I::Item) -> std::fmt::Result) -> String {
+    let mut text = String::with_capacity(512);
+    for item in items {
+        if !text.is_empty() {
+            text.push_str(", ");
+        }
+        // A text takes whatever is written.
+        let _written = write(&mut text, item);
+    }
+    text
 }
 
 #[cfg(test)]
@@ -96,19 +119,19 @@ mod tests {
         let insert = |rows: &[(&str, i64)]| {
             let mut values = Values::default();
             let rows = values.rows(rows).unwrap().text("name", |row| row.0).int("n", |row| row.1);
-            let text = rows.insert("t", "TRUE", "");
+            let text = rows.insert("t", "agreed", "");
             (text, values.0)
         };
         let (text, values) = insert(&[("a", 1)]);
         assert_eq!(
             text,
-            "INSERT INTO t (name, n) SELECT a.* FROM (SELECT $1::TEXT AS name, $2::BIGINT AS n) AS a WHERE TRUE "
+            "INSERT INTO t (name, n) SELECT a.* FROM agreed, (SELECT $1::TEXT AS name, $2::BIGINT AS n) AS a "
         );
         assert_eq!(values, [Val::from("a"), Val::from(1)]);
         let (text, values) = insert(&[("a", 1), ("b", 2)]);
         assert_eq!(
             text,
-            "INSERT INTO t (name, n) SELECT a.* FROM unnest($1::TEXT[], $2::BIGINT[]) AS a (name, n) WHERE TRUE "
+            "INSERT INTO t (name, n) SELECT a.* FROM agreed, unnest($1::TEXT[], $2::BIGINT[]) AS a (name, n) "
         );
         assert_eq!(values, [Val::Texts(vec!["a".into(), "b".into()]), Val::Ints(vec![1, 2])]);
     }

@@ -2,6 +2,7 @@
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{Instrument, Span};
@@ -51,7 +52,7 @@ pub struct Head {
 
 /// How a completion ended.
 pub struct Ended {
-    /// All that the model said, not sanitized; where it was told piece by piece, only for what it tells of its end.
+    /// All that the model said; where it was told piece by piece, not sanitized, and only for what it tells of its end.
     pub completion: Completion,
     /// The model that answered.
     pub model: String,
@@ -97,9 +98,9 @@ impl Job {
     /// Why there is no complete answer.
     pub async fn whole(self) -> Result<ChatCompletion, Error> {
         let (head, sanitizer) = (self.head(), self.sanitizer.clone());
-        let Started { end, _waiting } = self.start(Speaker::collecting());
+        let check = move |completion| sanitizer.check_completion(completion);
+        let Started { end, _waiting } = self.start(Speaker::collecting(), check);
         let Ended { completion, model, usage } = end.await.unwrap_or(Err(Error::Lost))?;
-        let completion = sanitizer.check_completion(completion);
         let finish_reason = finish_reason(&completion).to_owned();
         let Completion { text, refusal, calls, .. } = completion;
         let content = (!text.is_empty() || (calls.is_empty() && refusal.is_empty())).then_some(text);
@@ -116,7 +117,8 @@ impl Job {
     pub fn told(self) -> Chunks {
         let (sender, parts): (mpsc::Sender<Piece>, _) = self.sanitizer.parts(PIECES_WAITING);
         let (head, include_usage) = (self.head(), self.params.include_usage);
-        Chunks::new(head, include_usage, parts, self.start(Speaker::telling_all(sender)))
+        // What was told has been checked.
+        Chunks::new(head, include_usage, parts, self.start(Speaker::telling_all(sender), |completion| completion))
     }
 
     fn head(&self) -> Head {
@@ -125,28 +127,33 @@ impl Job {
 
     /// Works in a task of its own, so that whoever leaves cannot take along what has to be done after. Leaving stops the
     /// model whatever the product does with its own answers: nobody can come back for this one.
-    fn start(self, speaker: Speaker) -> Started {
+    fn start(self, speaker: Speaker, check: impl FnOnce(Completion) -> Completion + Send + 'static) -> Started {
         let (told, end) = oneshot::channel();
         let left = CancellationToken::new();
         let speaker = speaker.until(left.clone());
         let tasks = self.parts.tasks.clone();
         let work = async move {
             // Nobody may be there any more.
-            let _left = told.send(self.run(speaker).await);
+            let _left = told.send(self.run(speaker, check).await);
         };
         tasks.spawn("completion", work.instrument(Span::current()));
         Started { end, _waiting: left.drop_guard() }
     }
 
     /// Answers within the time there is, and waits for billing. The speaker ends first: who listens hears that all is told.
-    async fn run(self, mut speaker: Speaker) -> Result<Ended, Error> {
+    async fn run(self, mut speaker: Speaker, check: impl FnOnce(Completion) -> Completion) -> Result<Ended, Error> {
         let tools = self.params.tools();
         let call = self.params.call(&self.model, &tools);
         let answered = timeout_at(self.deadline, self.asker.ask(ROLE, &call, &mut speaker)).await;
         let answered = answered.unwrap_or(Err(Error::TookTooLong));
         let said = self.exchange.as_ref().map(|_| self.sanitizer.as_told(speaker.said()));
         drop(speaker);
-        self.asker.settled().await;
+        let checked = async {
+            // Billing is asked first, and writes while this is read.
+            yield_now().await;
+            answered.map(|asked| Asked { completion: check(asked.completion), ..asked })
+        };
+        let (answered, ()) = tokio::join!(checked, self.asker.settled());
         if let (Some(exchange), Some(content)) = (&self.exchange, said) {
             exchange.end(Answered { content, incomplete: answered.is_err(), ..Answered::default() }).await;
         }

@@ -98,12 +98,13 @@ impl Keys {
     /// As [`Keys::for_call`].
     pub async fn of(&self, product: &str, account_id: &str) -> Result<Owned, Error> {
         let owner = (product.to_owned(), account_id.to_owned());
-        let asked = self.fresh.try_get_with_by_ref(&owner, self.read(product, account_id)).await;
-        match asked {
-            Ok(owned) => {
-                self.last.insert(owner, Arc::clone(&owned)).await;
-                Ok(owned)
-            }
+        let read = async {
+            let owned = self.read(product, account_id).await?;
+            self.last.insert(owner.clone(), Arc::clone(&owned)).await;
+            Ok(owned)
+        };
+        match self.fresh.try_get_with_by_ref(&owner, read).await {
+            Ok(owned) => Ok(owned),
             Err(error) if is_away(&error) => self.last.get(&owner).await.ok_or(Error::NoDatabase),
             Err(error) => Err(Error::Keys(error)),
         }
