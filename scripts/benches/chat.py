@@ -18,8 +18,6 @@ FORMS = {"one": OneProcess, "four": Mesh}
 # Of adiuva's models, the one that everybody may ask for by name.
 MODEL = "gpt-4o-mini"
 WORDS, PROMPT_TOKENS = 32, 20
-# So much of what callers can ask a model that takes its time; the rest is for those whose answer comes late.
-EVENLY = 0.95
 # Of everybody, a day, and of a token: more than any bench spends.
 DAILY, RATE = 1_000_000_000_000_000, 100
 HEADS = ("callers", "answer", "added p50 ms", "added p99 ms", "added p50 to first text ms", "Weft CPU ms a request", "direct p50 ms", "Weft p50 ms",
@@ -78,14 +76,16 @@ class Bench:
 
     def ask(self, through_weft, streamed, callers, seconds):
         base, tokens = (self.mesh.edge, ["--tokens", self.folder / "tokens"]) if through_weft else (f"http://127.0.0.1:{self.port}", [])
-        # A model that answers at once is asked again at once. One that takes its time is asked evenly: callers who wait for
-        # it and ask again at once are put in step by every commit that ends several of them, and wait for each other ever after.
-        pace = ["--per-second", callers * 1000 / self.wait_ms * EVENLY] if self.wait_ms else []
+        # A model that answers at once is asked again at once. Of one that takes its time as many calls run on average, begun
+        # at random: callers who wait for an answer and ask again at once are put in step by every commit that ends several
+        # of them, and wait for each other ever after.
+        paced = self.wait_ms > 0
+        pace = ["--per-second", callers * 1000 / self.wait_ms] if paced else []
         messages = [{"role": "system", "content": "You are brief."}, {"role": "user", "content": "Say what a word is, in as many words as you may."}]
         body = json.dumps({"model": MODEL, "messages": messages, "max_tokens": WORDS, **({"stream": True} if streamed else {})})
         before = self.cpu()
         seen = told(drive(base + "/v1/chat/completions", "--body", body, "--expect", "stream" if streamed else "completion", *tokens,
-                          *pace, seconds=seconds, callers=callers))
+                          *pace, seconds=seconds, callers=2 * callers + 2 if paced else callers))
         after = self.cpu()
         good = seen["answers"].pop("ok", None)
         wrong = {answer: times["count"] for answer, times in seen["answers"].items()}
@@ -184,7 +184,7 @@ def added(found, name):
 
 
 def report(bench, wait_ms, rows):
-    print(f"\nThe model begins to answer after {wait_ms} ms" + (": callers ask as fast as they can" if not wait_ms else ": callers ask evenly") + ".\n")
+    print(f"\nThe model begins to answer after {wait_ms} ms" + (": callers ask as fast as they can" if not wait_ms else ": so many calls run on average, begun at random") + ".\n")
     print("| " + " | ".join(HEADS) + " |\n|" + "--:|---|" + "--:|" * (len(HEADS) - 2))
     for (callers, streamed), found in rows.items():
         of = [middle([way[name] for way in ways]) for name in ("p50", "p99", "per_second") for ways in zip(*found)]
@@ -199,6 +199,9 @@ def report(bench, wait_ms, rows):
         cells = [middle([weft["cpu"][name] for _, weft in found]) for name in names] + [middle([direct["cpu"]["stub"] for direct, _ in found])]
         print(f"| {callers} | {'streamed' if streamed else 'whole'} | " + " | ".join(f"{cell:.3f}" for cell in cells) + " |")
     print()
+    if not wait_ms:
+        # Their median is their number through the rate, whatever a call takes.
+        return
     for streamed in (False, True):
         how = "streamed" if streamed else "whole"
         goal(f"100 callers, {how}, added median", added(rows[(100, streamed)], "p50"), 4, "ms")

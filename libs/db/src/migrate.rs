@@ -23,10 +23,16 @@ record! {
 }
 
 impl Migration {
-    /// What runs on PostgreSQL.
-    fn on_postgres(&self) -> String {
-        let lines = self.sql.lines().map(|line| line.strip_prefix(POSTGRES_ONLY).unwrap_or(line));
-        lines.collect::<Vec<_>>().join("\n")
+    /// What runs on PostgreSQL. A mark that is nearly right would be a comment there too, and never be noticed.
+    fn on_postgres(&self) -> Result<String, DbError> {
+        let lines = self.sql.lines().map(|line| match line.strip_prefix(POSTGRES_ONLY) {
+            None if line.trim_start().starts_with(POSTGRES_ONLY.trim_end()) => Err(DbError::Schema(format!(
+                "migration {}: a line is marked {POSTGRES_ONLY:?} otherwise",
+                self.version
+            ))),
+            marked => Ok(marked.unwrap_or(line)),
+        });
+        Ok(lines.collect::<Result<Vec<_>, _>>()?.join("\n"))
     }
 
     /// SHA-256 of the text in hex; line ends do not count, a checkout may change them.
@@ -52,7 +58,7 @@ impl Db {
             for migration in self.pending(migrations, &applied)? {
                 match self.pools {
                     Pools::Sqlite { .. } => tx.script(migration.sql.to_owned()).await?,
-                    Pools::Postgres(_) => tx.script(migration.on_postgres()).await?,
+                    Pools::Postgres(_) => tx.script(migration.on_postgres()?).await?,
                 }
                 sql("INSERT INTO weft_migrations (version, name, checksum) VALUES ($1, $2, $3)")
                     .bind(migration.version)
@@ -94,6 +100,8 @@ impl Db {
         let key =
             self.schema.bytes().fold(0x7765_6674, |key: i64, byte| key.wrapping_mul(257).wrapping_add(byte.into()));
         sql("SELECT pg_advisory_xact_lock($1)").bind(key).run(tx).await?;
+        // Whoever asks for a table waits behind a migration that waits for it: better it fails, and is tried again.
+        sql("SET LOCAL lock_timeout = '5s'").run(tx).await?;
         // Asked first, because IF NOT EXISTS wants the right to create even when there is nothing to create.
         let there: i64 = sql("SELECT COUNT(*) FROM pg_namespace WHERE nspname = $1").bind(self.schema).one(tx).await?;
         if there == 0 {

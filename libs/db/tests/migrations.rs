@@ -52,6 +52,16 @@ on_both! {
         assert_eq!(notes(&db).await, if db.is_postgres() { 0 } else { 1 });
     }
 
+    async fn a_mark_that_is_nearly_right_is_refused(place: Place) {
+        let db = place.open().await;
+        if db.is_postgres() {
+            for sql in ["  --postgresql DELETE FROM notes;", "--postgresql\tDELETE FROM notes;"] {
+                let near = Migration { version: 2, name: "no notes", sql };
+                assert!(sentence(db.migrate(&[FIRST, near]).await).starts_with("migration 2: a line is marked"));
+            }
+        }
+    }
+
     async fn several_processes_may_migrate_at_once(place: Place) {
         let starts = (0..4).map(|_| async {
             let db = place.open().await;

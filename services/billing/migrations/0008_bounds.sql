@@ -1,6 +1,6 @@
 -- PostgreSQL reads and plans the CHECKs of a table anew for every statement that writes to it: of these tables that was an
--- eighth of what it does for a call of a model. What they refused, the ledger refuses itself before it writes, and
--- `ledger verify` finds it. SQLite, where they cost nothing, keeps them.
+-- eighth of what it does for a call of a model. What they refused the ledger refuses itself, at its last look before it
+-- writes. SQLite, where they cost nothing, keeps them.
 --postgresql ALTER TABLE wallets DROP CONSTRAINT wallets_check, DROP CONSTRAINT wallets_check1,
 --postgresql     DROP CONSTRAINT wallets_check2, DROP CONSTRAINT wallets_debt_check;
 --postgresql ALTER TABLE holds DROP CONSTRAINT holds_state_check, DROP CONSTRAINT holds_check,

@@ -71,7 +71,8 @@ struct Drive {
     callers: usize,
     #[arg(long)]
     seconds: f64,
-    /// All callers together ask so often, at even times, as far as enough of them are free. Default: at once again.
+    /// All callers together ask so often, at random times that are the same in every run; an answer's time counts from
+    /// when its request was due, also if no caller was free. Default: each asks at once again.
     #[arg(long)]
     per_second: Option<f64>,
     #[arg(long, value_enum, default_value_t = Expect::Anything)]
@@ -162,6 +163,8 @@ struct Plan {
     headers: HeaderMap,
     bearers: Vec<HeaderValue>,
     begun: Instant,
+    /// When each request is due, after the beginning; None: at once again.
+    dues: Option<Vec<Duration>>,
     asked: AtomicU32,
 }
 
@@ -188,21 +191,22 @@ impl Plan {
         }
         let tokens = drive.tokens.as_ref().map(|path| std::fs::read_to_string(path).unwrap()).unwrap_or_default();
         let bearers = tokens.lines().map(|token| HeaderValue::try_from(format!("Bearer {token}")).unwrap()).collect();
-        Plan { drive, client, headers, bearers, begun: Instant::now(), asked: AtomicU32::new(0) }
+        let dues = drive.per_second.map(|per_second| arrivals(per_second, drive.seconds));
+        Plan { drive, client, headers, bearers, begun: Instant::now(), dues, asked: AtomicU32::new(0) }
     }
 
-    /// The number of the next request, once it is its time; None when all time is over.
-    async fn turn(&self) -> Option<u32> {
+    /// The number of the next request and when it was due, once it is its time; None when all time is over.
+    async fn turn(&self) -> Option<(u32, Instant)> {
         let number = self.asked.fetch_add(1, Ordering::Relaxed);
-        let due = self.drive.per_second.map_or(0.0, |per_second| f64::from(number) / per_second);
-        let late = self.begun.elapsed().as_secs_f64();
-        if late.max(due) >= self.drive.seconds {
-            return None;
+        let now = Instant::now();
+        let due = match &self.dues {
+            Some(dues) => self.begun + *dues.get(number as usize)?,
+            None => now,
+        };
+        if due > now {
+            sleep(due - now).await;
         }
-        if due > late {
-            sleep(Duration::from_secs_f64(due - late)).await;
-        }
-        Some(number)
+        (self.begun.elapsed().as_secs_f64() < self.drive.seconds).then_some((number, due))
     }
 
     async fn caller(self: Arc<Plan>, place: usize) -> Seen {
@@ -211,13 +215,12 @@ impl Plan {
         if let Some(bearer) = self.bearers.iter().cycle().nth(place) {
             headers.insert(AUTHORIZATION, bearer.clone());
         }
-        while let Some(number) = self.turn().await {
+        while let Some((number, asked)) = self.turn().await {
             let mut request = self.client.request(self.drive.method.clone(), &self.drive.url);
             request = request.headers(headers.clone());
             if let Some(body) = &self.drive.body {
                 request = request.body(body.replace('#', &(number % self.drive.numbers.max(1)).to_string()));
             }
-            let asked = Instant::now();
             let mut first = None;
             let answer = self.answer(request, asked, &mut first).await;
             let answer = answer.unwrap_or_else(|error| format!("no whole answer: {}", innermost(&error)).into());
@@ -254,6 +257,21 @@ impl Plan {
         let told = || serde_json::from_slice(&body).is_ok_and(|answer: Value| says(&answer["choices"][0]["message"]));
         let good = self.drive.expect != Expect::Completion || told();
         Ok(if good { "ok" } else { "an answer without text" }.into())
+    }
+}
+
+/// As those of many who know nothing of each other: with exponential gaps.
+fn arrivals(per_second: f64, seconds: f64) -> Vec<Duration> {
+    let (mut state, mut at, mut dues) = (1_u64, 0.0, Vec::new());
+    loop {
+        // Knuth's constants for 64 bits, of which the upper ones are random enough.
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let part = (state >> 11) as f64 / (1_u64 << 53) as f64;
+        at -= (1.0 - part).ln() / per_second;
+        if at >= seconds {
+            return dues;
+        }
+        dues.push(Duration::from_secs_f64(at));
     }
 }
 

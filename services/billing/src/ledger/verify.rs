@@ -241,6 +241,8 @@ impl<'a> Verifier<'a> {
             Some("its hash is not that of its columns and of the movement before it".to_owned())
         } else if !after.contains(&i128::from(row.balance_after)) {
             Some("its balance is not that of the movement before it and its amount".to_owned())
+        } else if amount == 0 {
+            Some("it moves nothing".to_owned())
         } else if bucket.is_none() || kind.is_none_or(|kind| kind.account() != row.account) {
             Some("its bucket, kind and account are none of ours".to_owned())
         } else {

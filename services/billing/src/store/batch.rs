@@ -72,9 +72,12 @@ impl Batch {
 
     /// The last look before it is written, on either database.
     fn check(&self) -> Result<(), Error> {
-        let wallets = self.wallets.iter().all(|(_, _, wallet)| wallet.is_sound());
-        let holds = self.opened.iter().chain(&self.holds).all(|(_, hold)| hold.is_sound());
-        if wallets && holds { Ok(()) } else { Err(Error::Unsound) }
+        let wallet = self.wallets.iter().find(|(_, _, wallet)| !wallet.is_sound()).map(|(id, ..)| id);
+        let hold = self.opened.iter().chain(&self.holds).find(|(_, hold)| !hold.is_sound()).map(|(id, _)| id);
+        let entry = self.entries.iter().find(|entry| entry.amount == 0).map(|entry| &entry.wallet);
+        let Some((product, user_id)) = wallet.or(hold).or(entry) else { return Ok(()) };
+        tracing::error!(product, user_id, "a wallet, or a hold or movement of it, would become what it cannot be");
+        Err(Error::Unsound)
     }
 }
 
@@ -336,4 +339,23 @@ async fn hold_put(tx: &Tx, (product, user_id): &WalletId, hold: &Hold) -> Result
     .run(tx)
     .await
     .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_is_not_written() {
+        let id = || ("companion".to_owned(), "ana".to_owned());
+        let hold = |charged, progress| vec![(id(), Hold { bonus: 5, charged, progress, ..Hold::default() })];
+        let wallet = |held| vec![(id(), 1, Wallet { buckets: [0, 5, 0], held: [0, held, 0], ..Wallet::default() })];
+        let batch = |held, opened, holds| Batch { wallets: wallet(held), opened, holds, ..Batch::default() };
+        assert!(batch(5, hold(5, 0), hold(0, 5)).check().is_ok());
+        let more =
+            [batch(6, Vec::new(), Vec::new()), batch(5, hold(6, 0), Vec::new()), batch(5, Vec::new(), hold(0, 6))];
+        for batch in more {
+            assert!(matches!(batch.check(), Err(Error::Unsound)), "{batch:?}");
+        }
+    }
 }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::task::yield_now;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tonic::{Code, Response, Status};
 use weft_proto::billing::v1::{Hold, MarkProgressRequest, RecordUsageRequest, SettleRequest, VoidRequest};
@@ -122,8 +121,7 @@ impl Running {
                 drop(settled);
             } else {
                 drop(settled);
-                // The answer goes first.
-                yield_now().await;
+                tokio::time::sleep_until(books_there.next_round()).await;
                 recorded.await;
             }
         });
