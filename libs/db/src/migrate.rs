@@ -100,7 +100,7 @@ impl Db {
         let key =
             self.schema.bytes().fold(0x7765_6674, |key: i64, byte| key.wrapping_mul(257).wrapping_add(byte.into()));
         sql("SELECT pg_advisory_xact_lock($1)").bind(key).run(tx).await?;
-        // Whoever asks for a table waits behind a migration that waits for it: better it fails, and is tried again.
+        // Whoever asks for a table waits behind a migration that waits for it: better it fails, and is run again.
         sql("SET LOCAL lock_timeout = '5s'").run(tx).await?;
         // Asked first, because IF NOT EXISTS wants the right to create even when there is nothing to create.
         let there: i64 = sql("SELECT COUNT(*) FROM pg_namespace WHERE nspname = $1").bind(self.schema).one(tx).await?;

@@ -87,8 +87,8 @@ impl Books {
         Books { wallet, usage, tasks, likely: Arc::default(), clock, over_hold: Arc::default(), begun: Instant::now() }
     }
 
-    /// When usage that nobody waits for is recorded next. That of several calls at once takes a third of what it takes one
-    /// by one, and does not come between an answer and the next call of who got it.
+    /// When usage that nobody waits for is recorded next: that of several calls at once, and not between an answer and the
+    /// next call of who got it.
     pub(super) fn next_round(&self) -> Instant {
         let rounds = self.begun.elapsed().as_millis() / RECORD_EVERY.as_millis();
         self.begun + RECORD_EVERY * u32::try_from(rounds + 1).unwrap_or(0)
