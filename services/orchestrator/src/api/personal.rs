@@ -100,7 +100,7 @@ impl PersonalDataApi {
             personal_delete_keys(&tx, product, account_id).await
         })
         .await?;
-        self.keys.forget(product, account_id).await;
+        self.keys.changed(product, account_id).await;
         while personal_delete_uses(db, product, account_id).await? >= PART_ROWS.unsigned_abs() {}
         Ok(())
     }

@@ -1,14 +1,14 @@
 //! Users' own keys of providers: which one a call goes over, and what is remembered of the call.
 //!
 //! A key is decrypted when it is first needed and kept for less than a second, so that a change counts everywhere within
-//! one. While the database is away, what was known last counts for a while: nobody can have changed it. About an account
-//! that nothing is known of the answer is UNAVAILABLE, because a call that its own key would have paid must not
-//! silently cost credits.
+//! one, and at once where it was made. While the database is away, what was known last counts for a while: nobody can
+//! have changed it. About an account that nothing is known of the answer is UNAVAILABLE, because a call that its own key
+//! would have paid must not silently cost credits.
 pub mod tidy;
 mod uses;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use moka::future::Cache;
 use reqwest::Url;
@@ -53,8 +53,10 @@ pub struct OwnKey {
 #[derive(Clone)]
 pub struct Keys {
     database: Database,
-    fresh: Cache<Owner, Owned>,
-    last: Cache<Owner, Owned>,
+    fresh: Cache<Owner, Known>,
+    last: Cache<Owner, Known>,
+    /// When keys were changed here. What was read before may be what was there before.
+    changes: Cache<Owner, Instant>,
     uses: uses::Sender,
 }
 
@@ -63,13 +65,21 @@ type Owner = (String, String);
 /// The active keys of an account, newest first.
 type Owned = Arc<[OwnKey]>;
 
+#[derive(Clone)]
+struct Known {
+    keys: Owned,
+    /// When they began to be read: a change before that moment is in them.
+    as_of: Instant,
+}
+
 impl Keys {
     /// The keys in a database. Starts what remembers calls and what looks after old rows.
     pub fn start(database: Database, mesh: &Mesh) -> Keys {
-        let cache = |time| Cache::builder().max_capacity(ACCOUNTS_MOST).time_to_live(time).build();
+        let known = |time| Cache::builder().max_capacity(ACCOUNTS_MOST).time_to_live(time).build();
+        let changes = Cache::builder().max_capacity(ACCOUNTS_MOST).time_to_live(KNOWN_WHILE_AWAY).build();
         mesh.tasks().spawn("tidy keys", tidy::run(database.clone(), mesh.clock().clone(), mesh.shutdown().clone()));
         let uses = uses::start(database.clone(), mesh);
-        Keys { database, fresh: cache(KNOWN_FOR), last: cache(KNOWN_WHILE_AWAY), uses }
+        Keys { database, fresh: known(KNOWN_FOR), last: known(KNOWN_WHILE_AWAY), changes, uses }
     }
 
     /// The key that a call of this account to this provider goes over: its newest active one.
@@ -98,26 +108,24 @@ impl Keys {
     /// As [`Keys::for_call`].
     pub async fn of(&self, product: &str, account_id: &str) -> Result<Owned, Error> {
         let owner = (product.to_owned(), account_id.to_owned());
-        let read = async {
-            let owned = self.read(product, account_id).await?;
-            self.last.insert(owner.clone(), Arc::clone(&owned)).await;
-            Ok(owned)
-        };
-        match self.fresh.try_get_with_by_ref(&owner, read).await {
-            Ok(owned) => Ok(owned),
-            Err(error) if is_away(&error) => self.last.get(&owner).await.ok_or(Error::NoDatabase),
-            Err(error) => Err(Error::Keys(error)),
+        let asked = Instant::now();
+        loop {
+            match self.fresh.try_get_with_by_ref(&owner, self.read(&owner)).await {
+                Ok(known) if known.as_of >= asked || self.is_fresh(&owner, &known).await => return Ok(known.keys),
+                // Somebody else's reading, which took long or began before a change. The next one begins after `asked`.
+                Ok(_) => self.fresh.invalidate(&owner).await,
+                Err(error) if is_away(&error) => {
+                    return self.last.get(&owner).await.map(|known| known.keys).ok_or(Error::NoDatabase);
+                }
+                Err(error) => return Err(Error::Keys(error)),
+            }
         }
     }
 
-    /// A change of this account's keys was made here: it counts at once.
+    /// This account's keys were changed here, or are no more: it counts at once, in an outage too.
     pub async fn changed(&self, product: &str, account_id: &str) {
-        self.fresh.invalidate(&(product.to_owned(), account_id.to_owned())).await;
-    }
-
-    /// The account is no more: its keys are not kept here for an outage either.
-    pub async fn forget(&self, product: &str, account_id: &str) {
         let owner = (product.to_owned(), account_id.to_owned());
+        self.changes.insert(owner.clone(), Instant::now()).await;
         self.fresh.invalidate(&owner).await;
         self.last.invalidate(&owner).await;
     }
@@ -135,14 +143,30 @@ impl Keys {
         self.database.ready()
     }
 
-    async fn read(&self, product: &str, account_id: &str) -> Result<Owned, Error> {
+    async fn is_fresh(&self, owner: &Owner, known: &Known) -> bool {
+        known.as_of.elapsed() < KNOWN_FOR && !self.is_changed_since(owner, known.as_of).await
+    }
+
+    async fn is_changed_since(&self, owner: &Owner, moment: Instant) -> bool {
+        self.changes.get(owner).await.is_some_and(|changed| changed >= moment)
+    }
+
+    async fn read(&self, owner: &Owner) -> Result<Known, Error> {
+        let as_of = Instant::now();
         let Ready { db, keyring } = self.database.ready()?;
+        let (product, account_id) = owner;
         let rows = key_list(db, product, account_id, "", KEYS_MOST).await?;
         let mut owned = Vec::new();
         for row in rows.into_iter().filter(|row| row.active) {
             owned.push(open(keyring, row).await?);
         }
-        Ok(owned.into())
+        let known = Known { keys: owned.into(), as_of };
+        self.last.insert(owner.clone(), known.clone()).await;
+        // After the insertion: whoever changes something notes it first and forgets then, so that one of us sees the other.
+        if self.is_changed_since(owner, as_of).await {
+            self.last.invalidate(owner).await;
+        }
+        Ok(known)
     }
 }
 
