@@ -16,7 +16,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = std::env::var_os("OUT_DIR").map(PathBuf::from).ok_or("cargo sets OUT_DIR")?;
     // Encoded by protox itself: prost-types' FileDescriptorSet has no place for our options.
     std::fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
-    tonic_prost_build::configure().compile_fds(compiler.file_descriptor_set())?;
+    let mut build = tonic_prost_build::configure();
+    for name in ["Struct", "Value", "ListValue"] {
+        build = build.extern_path(format!(".google.protobuf.{name}"), format!("crate::json::{name}"));
+    }
+    build.compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }
 

@@ -3,6 +3,8 @@
 //! The folder layout is the package layout; `weft.billing.v1` is [`billing::v1`]. Every RPC says in its
 //! `.proto` who may call it (`weft.options.v1.policy`) and, if a product's client calls it, where
 //! (`google.api.http`). The edge and the policy layer read both from [`descriptors`].
+pub mod json;
+
 use std::sync::OnceLock;
 
 use prost_reflect::DescriptorPool;

@@ -8,10 +8,11 @@ const [baseURL, apiKey, steps] = process.argv.slice(2);
 const client = new OpenAI({ baseURL, apiKey, maxRetries: 0 });
 const results = {};
 const hello = [{ role: "user", content: "hello" }];
+// A model fills properties in their order: that has to reach it.
 const schema = {
   type: "object",
-  properties: { city: { type: "string" } },
-  required: ["city"],
+  properties: { why: { type: "string" }, city: { type: "string" } },
+  required: ["why", "city"],
   additionalProperties: false,
 };
 const tool = (name) => ({ type: "function", function: { name, description: "Tells.", parameters: schema, strict: true } });

@@ -13,10 +13,11 @@ base_url, key, steps = sys.argv[1:4]
 client = openai.OpenAI(base_url=base_url, api_key=key, max_retries=0)
 results = {}
 hello = [{"role": "user", "content": "hello"}]
+# A model fills properties in their order: that has to reach it.
 schema = {
     "type": "object",
-    "properties": {"city": {"type": "string"}},
-    "required": ["city"],
+    "properties": {"why": {"type": "string"}, "city": {"type": "string"}},
+    "required": ["why", "city"],
     "additionalProperties": False,
 }
 

@@ -229,7 +229,7 @@ async fn a_session_is_begun_changed_listed_and_deleted(world: &World) {
     let retitle = UpdateSessionRequest { session_id: session.id.clone(), title: Some("Mine".into()), metadata: None };
     let expected = Session { title: "Mine".into(), ..expected };
     assert_eq!(world.update(retitle).await.unwrap(), expected);
-    let metadata = Some(prost_types::Struct::default());
+    let metadata = Some(weft_proto::json::Struct::default());
     let empty = UpdateSessionRequest { session_id: session.id.clone(), title: None, metadata: metadata.clone() };
     let expected = Session { metadata, ..expected };
     assert_eq!(world.update(empty).await.unwrap(), expected);

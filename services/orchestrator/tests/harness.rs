@@ -319,37 +319,45 @@ pub fn say_with_tasks(message: &str, tasks: &[serde_json::Value]) -> ChatRequest
 }
 
 /// A JSON object as a message carries it.
-pub fn as_struct(value: &serde_json::Value) -> prost_types::Struct {
+pub fn as_struct(value: &serde_json::Value) -> weft_proto::json::Struct {
     let fields = value.as_object().expect("an object").iter().map(|(name, field)| (name.clone(), as_value(field)));
-    prost_types::Struct { fields: fields.collect() }
+    fields.collect()
 }
 
 /// Any JSON value as a message carries it.
-pub fn as_value(value: &serde_json::Value) -> prost_types::Value {
-    use prost_types::value::Kind;
+pub fn as_value(value: &serde_json::Value) -> weft_proto::json::Value {
     use serde_json::Value;
+    use weft_proto::json::Kind;
     let kind = match value {
         Value::Null => Kind::NullValue(0),
         Value::Bool(flag) => Kind::BoolValue(*flag),
         Value::Number(number) => Kind::NumberValue(number.as_f64().unwrap()),
         Value::String(text) => Kind::StringValue(text.clone()),
-        Value::Array(items) => Kind::ListValue(prost_types::ListValue { values: items.iter().map(as_value).collect() }),
+        Value::Array(items) => {
+            Kind::ListValue(weft_proto::json::ListValue { values: items.iter().map(as_value).collect() })
+        }
         Value::Object(_) => Kind::StructValue(as_struct(value)),
     };
-    prost_types::Value { kind: Some(kind) }
+    kind.into()
 }
 
 /// Type, table and text fields of each action, for comparing.
 pub fn actions(response: &ChatResponse) -> Vec<(String, String, HashMap<String, String>)> {
-    use prost_types::value::Kind;
-    let text = |value: &prost_types::Value| match &value.kind {
+    use weft_proto::json::Kind;
+    let text = |value: &weft_proto::json::Value| match &value.kind {
         Some(Kind::StringValue(text)) => text.clone(),
         Some(Kind::NumberValue(number)) => number.to_string(),
         Some(Kind::BoolValue(flag)) => flag.to_string(),
         _ => "null".to_owned(),
     };
     let told = |action: &weft_proto::orchestrator::v1::PlanAction| {
-        let fields = action.data.as_ref().unwrap().fields.iter().map(|(name, value)| (name.clone(), text(value)));
+        let fields = action
+            .data
+            .as_ref()
+            .unwrap()
+            .fields
+            .iter()
+            .map(|field| (field.key.clone(), text(field.value.as_ref().unwrap())));
         (action.r#type.clone(), action.table.clone().unwrap(), fields.collect())
     };
     response.actions.iter().map(told).collect()

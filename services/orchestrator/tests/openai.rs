@@ -1,12 +1,12 @@
 //! A product's models the way OpenAI's API has them, over gRPC.
 use std::time::Duration;
 
-use prost_types::value::Kind;
 use serde_json::{Value, json};
 use tonic::{Code, Response, Status};
 use tonic_types::StatusExt;
 use weft_core::Reason;
 use weft_proto::billing::v1::HoldState;
+use weft_proto::json::Kind;
 use weft_proto::orchestrator::v1::open_ai_service_client::OpenAiServiceClient;
 use weft_proto::orchestrator::v1::{
     ChatCompletion, ChatCompletionChunk, CompletionFunction, CompletionFunctionCall, CompletionMessage, CompletionTool,

@@ -33,8 +33,7 @@ fn bare(text: &str) -> Vec<char> {
 }
 
 /// What lies between the texts of two tools where the first one has no arguments: what every schema has.
-const EVERYBODYS: &str =
-    "parametersadditionalpropertiesfalsepropertiesrequiredtypeobjecttypefunctionfunctiondescription";
+const EVERYBODYS: &str = "parameterstypeobjectpropertiesrequiredadditionalpropertiesfalsetypefunctionfunctionname";
 
 /// No run of the secrets is in a text, as it is written or by its letters.
 fn assert_clean(text: &str, secrets: &Secrets) {

@@ -100,6 +100,19 @@ async fn the_official_sdks_work_with_another_base_url_and_key() {
         ] {
             assert_eq!(normal(&told[step]), normal(&value), "{sdk}: {step}");
         }
+        let schema = json!({
+            "type": "object",
+            "properties": {"why": {"type": "string"}, "city": {"type": "string"}},
+            "required": ["why", "city"],
+            "additionalProperties": false,
+        });
+        for (model, place) in
+            [("one-tool", "/tools/0/function/parameters"), ("a-form", "/response_format/json_schema/schema")]
+        {
+            let calls = stub.calls();
+            let sent = calls.iter().rfind(|call| call.model == model).and_then(|call| call.body.pointer(place));
+            assert_eq!(sent.unwrap().to_string(), schema.to_string(), "{sdk}: {model}: the same in the same order");
+        }
         assert_eq!(told["too long"][0], 413, "{sdk}: {told}");
         for step in ["not enough credits", "not enough credits for a stream"] {
             let told = &told[step];

@@ -17,6 +17,11 @@ pub fn object(properties: Value, required: &[&str]) -> Value {
     json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false})
 }
 
+/// The properties of one tool, and behind them those that several have. A model fills them in this order.
+pub fn and_common(own: Value, common: Value) -> Value {
+    [own, common].into_iter().filter_map(|properties| properties.as_object().cloned()).flatten().collect()
+}
+
 /// Of a tool that only needs one id.
 pub fn one_id(name: &str, description: &str) -> Value {
     object(json!({ name: id(description) }), &[name])

@@ -1,8 +1,7 @@
 //! Embeddings the way OpenAI's API has them.
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use prost_types::value::Kind;
-use prost_types::{ListValue, Value};
+use weft_proto::json::{Kind, ListValue, Value};
 use weft_proto::orchestrator::v1::{
     CreateEmbeddingRequest, CreateEmbeddingResponse, CreateEmbeddingsRequest, CreateEmbeddingsResponse, Embedding,
     EmbeddingUsage, OpenAiEmbedding,
@@ -72,7 +71,7 @@ pub fn answer(made: CreateEmbeddingsResponse, format: Format) -> CreateEmbedding
 fn written(values: &[f32], format: Format) -> Value {
     let kind = match format {
         Format::Float => {
-            let number = |value: &f32| Value { kind: Some(Kind::NumberValue(f64::from(*value))) };
+            let number = |value: &f32| Kind::NumberValue(f64::from(*value)).into();
             Kind::ListValue(ListValue { values: values.iter().map(number).collect() })
         }
         Format::Base64 => {

@@ -1,8 +1,8 @@
 //! A client's conversation.
 use std::collections::HashSet;
 
-use prost_types::value::Kind;
 use serde_json::Value;
+use weft_proto::json::Kind;
 use weft_proto::orchestrator::v1::{CompletionMessage, CompletionToolCall};
 
 use super::SIGNATURE;
@@ -76,7 +76,7 @@ fn tool_call(call: CompletionToolCall, place: &str) -> Result<ToolCall, Error> {
 }
 
 /// The text of a message; None where there is no content.
-fn text(content: Option<prost_types::Value>, place: &str) -> Result<Option<String>, Error> {
+fn text(content: Option<weft_proto::json::Value>, place: &str) -> Result<Option<String>, Error> {
     match content.and_then(|value| value.kind) {
         None | Some(Kind::NullValue(_)) => Ok(None),
         Some(Kind::StringValue(text)) => Ok(Some(text)),

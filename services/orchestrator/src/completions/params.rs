@@ -2,8 +2,8 @@
 use std::ops::RangeInclusive;
 
 use prost::Message as _;
-use prost_types::value::Kind;
 use serde_json::Value;
+use weft_proto::json::Kind;
 use weft_proto::orchestrator::v1::{CompletionMessage, CreateChatCompletionRequest};
 
 use super::{messages, tools};
@@ -161,8 +161,8 @@ fn within(name: &str, asked: Option<f64>, range: RangeInclusive<f64>) -> Result<
     }
 }
 
-fn stop(asked: Option<prost_types::Value>) -> Result<Vec<String>, Error> {
-    let text = |value: prost_types::Value| match value.kind {
+fn stop(asked: Option<weft_proto::json::Value>) -> Result<Vec<String>, Error> {
+    let text = |value: weft_proto::json::Value| match value.kind {
         Some(Kind::StringValue(text)) if !text.is_empty() => Some(text),
         _ => None,
     };
@@ -203,7 +203,7 @@ fn said(messages: Vec<CompletionMessage>, message: String) -> Result<Vec<Complet
     match (messages.is_empty(), message.trim().is_empty()) {
         (false, true) => Ok(messages),
         (true, false) => {
-            let content = Some(prost_types::Value { kind: Some(Kind::StringValue(message)) });
+            let content = Some(Kind::StringValue(message).into());
             Ok(vec![CompletionMessage { role: "user".to_owned(), content, ..CompletionMessage::default() }])
         }
         (true, true) => Err(wrong("messages", "is empty; say what you want")),

@@ -1,6 +1,6 @@
 //! A client's tools.
-use prost_types::value::Kind;
 use serde_json::{Value, json};
+use weft_proto::json::Kind;
 use weft_proto::orchestrator::v1::{CompletionFunction, CompletionTool};
 
 use super::params::{unsupported, wrong};
@@ -51,7 +51,7 @@ pub fn read(tools: Vec<CompletionTool>) -> Result<Vec<ToolSpec>, Error> {
 ///
 /// # Errors
 /// [`Error::Parameter`].
-pub fn choice(asked: Option<prost_types::Value>, tools: &[ToolSpec]) -> Result<ToolChoice, Error> {
+pub fn choice(asked: Option<weft_proto::json::Value>, tools: &[ToolSpec]) -> Result<ToolChoice, Error> {
     let refused = || wrong("tool_choice", "must be none, auto, required, or the function of one of the tools");
     let choice = match asked.and_then(|value| value.kind) {
         None | Some(Kind::NullValue(_)) => return Ok(ToolChoice::Auto),

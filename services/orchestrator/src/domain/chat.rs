@@ -3,6 +3,7 @@ use std::ops::RangeInclusive;
 
 use prost::Message as _;
 use serde_json::{Map, Value};
+use weft_proto::json::Struct;
 use weft_proto::orchestrator::v1::{ChatContext, ChatRequest, ConversationTurn};
 
 use crate::config::Config;
@@ -117,7 +118,7 @@ impl Question {
     pub fn read(request: ChatRequest, limits: &Config) -> Result<Question, Error> {
         let mode = mode(&request)?;
         let pipeline = pipeline(&request)?;
-        let asked = if matches!(mode, Mode::Plan) { request.encode_to_vec() } else { Vec::new() };
+        let asked = if matches!(mode, Mode::Plan) { canonical(request.clone()) } else { Vec::new() };
         if request.message.trim().is_empty() {
             return Err(Error::Invalid("message is empty; say what you want".into()));
         }
@@ -195,6 +196,22 @@ fn name(given: String, field: &str) -> Result<Option<String>, Error> {
     Ok((!given.is_empty()).then_some(given))
 }
 
+/// The request as bytes that are the same in whichever order its objects have their fields: some clients send another one
+/// each time.
+fn canonical(mut request: ChatRequest) -> Vec<u8> {
+    let context = request.context.get_or_insert_default();
+    let lists = [
+        &mut context.relevant_documents,
+        &mut context.recent_tasks,
+        &mut context.projects,
+        &mut context.checkpoints,
+        &mut context.notes,
+    ];
+    let objects = lists.into_iter().flatten().chain(&mut context.user_profile).chain(&mut request.variables);
+    objects.for_each(Struct::sort);
+    request.encode_to_vec()
+}
+
 fn max_tokens(asked: i32, most: u32) -> Result<Option<u32>, Error> {
     match u32::try_from(asked) {
         Ok(0) => Ok(None),
@@ -235,7 +252,7 @@ fn pipeline(request: &ChatRequest) -> Result<Vec<String>, Error> {
 }
 
 /// The values of a template's own variables.
-fn variables(mode: Mode, given: Option<prost_types::Struct>) -> Result<Map<String, Value>, Error> {
+fn variables(mode: Mode, given: Option<Struct>) -> Result<Map<String, Value>, Error> {
     let given = given.map(json::object).unwrap_or_default();
     let known = if let Mode::Step(template) = mode { template.variables } else { &[] };
     for (name, value) in &given {
@@ -254,7 +271,7 @@ fn variables(mode: Mode, given: Option<prost_types::Struct>) -> Result<Map<Strin
 
 /// The records of one list of the context.
 fn records<T>(
-    sent: Vec<prost_types::Struct>,
+    sent: Vec<Struct>,
     list: &str,
     read: fn(Map<String, Value>) -> Result<T, String>,
 ) -> Result<Vec<T>, Error> {
@@ -282,6 +299,8 @@ fn turns(sent: Vec<ConversationTurn>) -> Result<Vec<Turn>, Error> {
 
 #[cfg(test)]
 mod tests {
+    use weft_proto::json::{Kind, ListValue};
+
     use super::*;
 
     fn asking(message: &str) -> ChatRequest {
@@ -309,11 +328,11 @@ mod tests {
     fn each_list_of_the_context_has_its_own_limit() {
         let turn = ConversationTurn { role: "user".to_owned(), content: "x".to_owned() };
         let contexts = [
-            ChatContext { relevant_documents: vec![prost_types::Struct::default(); 101], ..ChatContext::default() },
-            ChatContext { recent_tasks: vec![prost_types::Struct::default(); 501], ..ChatContext::default() },
-            ChatContext { projects: vec![prost_types::Struct::default(); 201], ..ChatContext::default() },
-            ChatContext { checkpoints: vec![prost_types::Struct::default(); 501], ..ChatContext::default() },
-            ChatContext { notes: vec![prost_types::Struct::default(); 201], ..ChatContext::default() },
+            ChatContext { relevant_documents: vec![Struct::default(); 101], ..ChatContext::default() },
+            ChatContext { recent_tasks: vec![Struct::default(); 501], ..ChatContext::default() },
+            ChatContext { projects: vec![Struct::default(); 201], ..ChatContext::default() },
+            ChatContext { checkpoints: vec![Struct::default(); 501], ..ChatContext::default() },
+            ChatContext { notes: vec![Struct::default(); 201], ..ChatContext::default() },
             ChatContext { conversation_history: vec![turn; 101], ..ChatContext::default() },
         ];
         for context in contexts {
@@ -356,6 +375,23 @@ mod tests {
         for (mode, template) in [("PLAN", ""), ("plan", "day_plan"), ("", "planner"), ("", "DAY_PLAN")] {
             assert!(matches!(refused(with(mode, template)), Error::Invalid(_)), "{mode} {template}");
         }
+    }
+
+    #[test]
+    fn a_plan_is_asked_for_anew_where_objects_say_something_else_not_where_they_are_in_another_order() {
+        let asked = |[one, other]: [(&str, &str); 2]| {
+            let field = |(name, text): (&str, &str)| (name.to_owned(), Kind::StringValue(text.to_owned()).into());
+            let object = || Struct::from_iter([field(one), field(other)]);
+            let nested = Kind::ListValue(ListValue { values: vec![Kind::StructValue(object()).into()] });
+            let profile = [("interests".to_owned(), nested.into())];
+            let (user_profile, relevant_documents) = (Some(Struct::from_iter(profile)), vec![object()]);
+            let context = Some(ChatContext { user_profile, relevant_documents, ..ChatContext::default() });
+            let request = ChatRequest { execution_mode: "plan".to_owned(), context, ..asking("hi") };
+            Question::read(request, &Config::default()).unwrap().asked
+        };
+        let first = asked([("a", "1"), ("b", "2")]);
+        assert_eq!(asked([("b", "2"), ("a", "1")]), first);
+        assert_ne!(asked([("b", "1"), ("a", "2")]), first);
     }
 
     #[test]

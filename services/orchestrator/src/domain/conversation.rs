@@ -1,7 +1,7 @@
 //! What is kept of conversations, by which products, and its limits.
-use prost_types::Struct;
 use serde_json::Value;
 use weft_product::{DataPolicy, Product};
+use weft_proto::json::Struct;
 
 use crate::domain::chat::Role;
 use crate::domain::json;

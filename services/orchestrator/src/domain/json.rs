@@ -1,18 +1,17 @@
 //! Between `google.protobuf.Struct`, as messages carry JSON, and `serde_json`, as tools and models use it.
-use prost_types::value::Kind;
-use prost_types::{ListValue, Struct};
 use serde_json::{Map, Number, Value};
+use weft_proto::json::{Kind, ListValue, Struct};
 
 /// Up to here an f64 holds every integer exactly.
 const EXACT_INTEGERS: f64 = 9_007_199_254_740_992.0;
 
 /// A JSON object from a message. Whole numbers become integers; what JSON cannot say (NaN) becomes null.
 pub fn object(message: Struct) -> Map<String, Value> {
-    message.fields.into_iter().map(|(key, field)| (key, value(field))).collect()
+    message.fields.into_iter().map(|field| (field.key, field.value.map_or(Value::Null, value))).collect()
 }
 
 /// Any JSON value from a message, in the same way.
-pub fn value(message: prost_types::Value) -> Value {
+pub fn value(message: weft_proto::json::Value) -> Value {
     match message.kind {
         None | Some(Kind::NullValue(_)) => Value::Null,
         Some(Kind::BoolValue(flag)) => Value::Bool(flag),
@@ -25,10 +24,10 @@ pub fn value(message: prost_types::Value) -> Value {
 
 /// The message of a JSON object.
 pub fn message(object: Map<String, Value>) -> Struct {
-    Struct { fields: object.into_iter().map(|(key, field)| (key, message_value(field))).collect() }
+    object.into_iter().map(|(key, field)| (key, message_value(field))).collect()
 }
 
-fn message_value(value: Value) -> prost_types::Value {
+fn message_value(value: Value) -> weft_proto::json::Value {
     let kind = match value {
         Value::Null => Kind::NullValue(0),
         Value::Bool(flag) => Kind::BoolValue(flag),
@@ -37,7 +36,7 @@ fn message_value(value: Value) -> prost_types::Value {
         Value::Array(items) => Kind::ListValue(ListValue { values: items.into_iter().map(message_value).collect() }),
         Value::Object(fields) => Kind::StructValue(message(fields)),
     };
-    prost_types::Value { kind: Some(kind) }
+    kind.into()
 }
 
 /// A JSON number from the only kind of number that a message knows.
@@ -68,7 +67,7 @@ mod tests {
 
     #[test]
     fn what_json_cannot_say_becomes_null() {
-        let fields = [("n".to_owned(), prost_types::Value { kind: Some(Kind::NumberValue(f64::NAN)) })];
-        assert_eq!(object(Struct { fields: fields.into() }), as_object(json!({"n": null})));
+        let fields = [("n".to_owned(), Kind::NumberValue(f64::NAN).into())];
+        assert_eq!(object(Struct::from_iter(fields)), as_object(json!({"n": null})));
     }
 }

@@ -3,6 +3,9 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use weft_proto::json::Field;
+use weft_proto::orchestrator::v1::PlanStep;
+
 use super::builder::Plan;
 
 /// Most plans that are kept.
@@ -63,9 +66,9 @@ impl PlanCache {
 }
 
 /// No data and no variable of a template: `table` and `agent` are words that the builder knows.
-fn is_impersonal(step: &weft_proto::orchestrator::v1::PlanStep) -> bool {
-    let is_known = |name: &String| step.prompt_template.is_none() && (name == "table" || name == "agent");
-    step.variables.as_ref().is_none_or(|variables| variables.fields.keys().all(is_known))
+fn is_impersonal(step: &PlanStep) -> bool {
+    let is_known = |Field { key, .. }: &Field| step.prompt_template.is_none() && (key == "table" || key == "agent");
+    step.variables.as_ref().is_none_or(|variables| variables.fields.iter().all(is_known))
 }
 
 #[cfg(test)]

@@ -15,9 +15,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use prost_types::value::Kind;
-use prost_types::{Struct, Value};
 use tokio::sync::mpsc;
+use weft_proto::json::{Kind, Struct, Value};
 use weft_proto::orchestrator::v1::{ChatResponse, ChatUsage, ModelDecision, PlanAction, PlanStep};
 
 use self::automaton::Automaton;
@@ -145,14 +144,10 @@ impl Sanitizer {
     }
 
     fn check_fields(&self, data: &mut Struct) {
-        let fields = std::mem::take(&mut data.fields);
-        data.fields = fields
-            .into_iter()
-            .map(|(name, mut value)| {
-                self.check_value(&mut value);
-                (self.clean(&name, &self.findings.action), value)
-            })
-            .collect();
+        for field in &mut data.fields {
+            field.key = self.clean(&field.key, &self.findings.action);
+            field.value.iter_mut().for_each(|value| self.check_value(value));
+        }
     }
 
     fn check_value(&self, value: &mut Value) {

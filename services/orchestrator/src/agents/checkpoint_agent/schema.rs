@@ -2,7 +2,7 @@
 use serde_json::{Value, json};
 
 use crate::agents::schema::{
-    TEXT_CHARS, TITLE_CHARS, id, is_ai_suggested, is_approved, limit, object, some_text, text,
+    TEXT_CHARS, TITLE_CHARS, and_common, id, is_ai_suggested, is_approved, limit, object, some_text, text,
 };
 
 /// Of `list_checkpoints`.
@@ -18,21 +18,23 @@ pub fn list_checkpoints() -> Value {
 
 /// Of `create_checkpoint`.
 pub fn create_checkpoint() -> Value {
-    let mut fields = fields();
-    fields["project_id"] = id("Id of the project it belongs to.");
-    fields["title"] = some_text(TITLE_CHARS, "What is to be reached.");
-    object(fields, &["project_id", "title"])
+    let own = json!({
+        "project_id": id("Id of the project it belongs to."),
+        "title": some_text(TITLE_CHARS, "What is to be reached."),
+    });
+    object(and_common(own, common()), &["project_id", "title"])
 }
 
 /// Of `update_checkpoint`.
 pub fn update_checkpoint() -> Value {
-    let mut fields = fields();
-    fields["checkpoint_id"] = id("Id of the checkpoint.");
-    fields["title"] = text(TITLE_CHARS, "New title; empty: unchanged.");
-    object(fields, &["checkpoint_id"])
+    let own = json!({
+        "checkpoint_id": id("Id of the checkpoint."),
+        "title": text(TITLE_CHARS, "New title; empty: unchanged."),
+    });
+    object(and_common(own, common()), &["checkpoint_id"])
 }
 
-fn fields() -> Value {
+fn common() -> Value {
     json!({
         "description": text(TEXT_CHARS, "More about it; empty: none or unchanged."),
         "date": {"type": "integer", "minimum": -1, "description": "By when, in ms since 1970 (UTC). -1: no date or unchanged; 0: take the date away."},

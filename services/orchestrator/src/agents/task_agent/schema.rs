@@ -1,7 +1,9 @@
 //! JSON schemas of the tools' arguments, as the model sees them.
 use serde_json::{Value, json};
 
-use crate::agents::schema::{TEXT_CHARS, TITLE_CHARS, id, is_ai_suggested, is_approved, limit, object};
+use crate::agents::schema::{
+    TEXT_CHARS, TITLE_CHARS, and_common, id, is_ai_suggested, is_approved, limit, object, some_text, text,
+};
 
 /// Of `list_tasks`.
 pub fn list_tasks() -> Value {
@@ -17,19 +19,16 @@ pub fn list_tasks() -> Value {
 
 /// Of `create_task`.
 pub fn create_task() -> Value {
-    let mut fields = fields();
-    fields["title"] =
-        json!({"type": "string", "minLength": 1, "maxLength": TITLE_CHARS, "description": "What is to be done."});
-    object(fields, &["title"])
+    object(and_common(json!({"title": some_text(TITLE_CHARS, "What is to be done.")}), common()), &["title"])
 }
 
 /// Of `update_task`.
 pub fn update_task() -> Value {
-    let mut fields = fields();
-    fields["task_id"] = id("Id of the task.");
-    fields["title"] =
-        json!({"type": "string", "maxLength": TITLE_CHARS, "description": "New title; empty: unchanged."});
-    object(fields, &["task_id"])
+    let own = json!({
+        "task_id": id("Id of the task."),
+        "title": text(TITLE_CHARS, "New title; empty: unchanged."),
+    });
+    object(and_common(own, common()), &["task_id"])
 }
 
 /// Of `add_task_comment`.
@@ -37,15 +36,15 @@ pub fn add_task_comment() -> Value {
     object(
         json!({
             "task_id": id("Id of the task."),
-            "content": {"type": "string", "minLength": 1, "maxLength": TEXT_CHARS, "description": "The comment."},
+            "content": some_text(TEXT_CHARS, "The comment."),
         }),
         &["task_id", "content"],
     )
 }
 
-fn fields() -> Value {
+fn common() -> Value {
     json!({
-        "description": {"type": "string", "maxLength": TEXT_CHARS, "description": "More about it; empty: none or unchanged."},
+        "description": text(TEXT_CHARS, "More about it; empty: none or unchanged."),
         "status": status(),
         "priority": priority(),
         "assignees": {"type": "string", "description": "JSON array of names as text, such as [\"Ana\"]; empty: nobody or unchanged."},

@@ -216,7 +216,7 @@ fn without_unknown(mut schema: Value) -> Value {
         Value::Object(fields) => {
             // A property may have this name; a keyword is no schema.
             if fields.get("additionalProperties").is_some_and(Value::is_boolean) {
-                fields.remove("additionalProperties");
+                fields.shift_remove("additionalProperties");
             }
             fields.values_mut().for_each(|field| *field = without_unknown(field.take()));
         }
