@@ -1,7 +1,8 @@
 //! JSON as messages carry it: `google.protobuf.Struct`, `Value` and `ListValue`.
 //!
-//! On the wire they are the well-known types; here the fields of an object keep the order in which they came. A model fills
-//! the properties of a schema in their order, so a client means something by it.
+//! On the wire they are the well-known types; here the fields of an object keep the order in which they came, and two
+//! objects are equal only if theirs is the same. Most models fill the properties of a schema in their order, so a client
+//! means something by it.
 use prost::{Message, Oneof};
 
 /// An object.

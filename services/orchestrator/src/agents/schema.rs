@@ -17,7 +17,7 @@ pub fn object(properties: Value, required: &[&str]) -> Value {
     json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false})
 }
 
-/// The properties of one tool, and behind them those that several have. A model fills them in this order.
+/// The properties of one tool, and behind them those that several have. Most models fill them in this order.
 pub fn and_common(own: Value, common: Value) -> Value {
     [own, common].into_iter().filter_map(|properties| properties.as_object().cloned()).flatten().collect()
 }

@@ -94,13 +94,14 @@ impl PersonalDataApi {
 
     async fn erase_keys(&self, product: &str, account_id: &str) -> Result<(), Error> {
         let db = &self.keys.ready()?.db;
+        let changing = self.keys.changing(product, account_id);
         db.write("erase account", async |tx: Tx| {
             // Whoever is just adding one is waited for.
             key_lock(&tx, product, account_id).await?;
             personal_delete_keys(&tx, product, account_id).await
         })
         .await?;
-        self.keys.changed(product, account_id).await;
+        drop(changing);
         while personal_delete_uses(db, product, account_id).await? >= PART_ROWS.unsigned_abs() {}
         Ok(())
     }

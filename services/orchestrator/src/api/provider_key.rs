@@ -63,6 +63,7 @@ impl ProviderKeyApi {
             created_at: self.clock.now_ms(),
             used_at: None,
         };
+        let _changing = self.keys.changing(&account.product, &account.id);
         db.write("provider_key_create", async |tx: Tx| {
             key_lock(&tx, &row.product, &row.account_id).await?;
             let held = key_held(&tx, &row.product, &row.account_id, &row.provider, &row.base_url).await?;
@@ -76,7 +77,6 @@ impl ProviderKeyApi {
             Ok(())
         })
         .await?;
-        self.keys.changed(&account.product, &account.id).await;
         Ok(shown(row))
     }
 
@@ -90,6 +90,7 @@ impl ProviderKeyApi {
             }
             None => None,
         };
+        let _changing = self.keys.changing(&account.product, &account.id);
         let row = db
             .write("provider_key_update", async |tx: Tx| {
                 key_lock(&tx, &account.product, &account.id).await?;
@@ -107,11 +108,11 @@ impl ProviderKeyApi {
                 Ok::<_, Error>(row)
             })
             .await?;
-        self.keys.changed(&account.product, &account.id).await;
         Ok(shown(row))
     }
 
     async fn delete(&self, account: &Account, id: &str) -> Result<(), Error> {
+        let _changing = self.keys.changing(&account.product, &account.id);
         let deleted = self.keys.ready()?.db.write("provider_key_delete", async |tx: Tx| {
             key_lock(&tx, &account.product, &account.id).await?;
             Ok::<_, Error>(key_delete(&tx, &account.product, &account.id, id).await?)
@@ -119,7 +120,6 @@ impl ProviderKeyApi {
         if !deleted.await? {
             return Err(Error::NotFound("provider key"));
         }
-        self.keys.changed(&account.product, &account.id).await;
         Ok(())
     }
 

@@ -118,13 +118,15 @@ impl Question {
     pub fn read(request: ChatRequest, limits: &Config) -> Result<Question, Error> {
         let mode = mode(&request)?;
         let pipeline = pipeline(&request)?;
-        let asked = if matches!(mode, Mode::Plan) { canonical(request.clone()) } else { Vec::new() };
         if request.message.trim().is_empty() {
             return Err(Error::Invalid("message is empty; say what you want".into()));
         }
         at_most("message", request.message.len(), limits.weft_chat_message_bytes, "bytes")?;
+        if let Some(context) = &request.context {
+            check_sizes(context, limits)?;
+        }
+        let asked = if matches!(mode, Mode::Plan) { canonical(request.clone()) } else { Vec::new() };
         let context = request.context.unwrap_or_default();
-        check_sizes(&context, limits)?;
         let session = joining(request.session_id, &context, limits)?;
         Ok(Question {
             mode,

@@ -2,15 +2,16 @@
 //!
 //! A key is decrypted when it is first needed and kept for less than a second, so that a change counts everywhere within
 //! one, and at once where it was made. While the database is away, what was known last counts for a while: nobody can
-//! have changed it. About an account that nothing is known of the answer is UNAVAILABLE, because a call that its own key
-//! would have paid must not silently cost credits.
+//! change it meanwhile, though another replica may have just before. About an account that nothing is known of the answer
+//! is UNAVAILABLE, because a call that its own key would have paid must not silently cost credits.
 pub mod tidy;
 mod uses;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use moka::future::Cache;
+use moka::policy::EvictionPolicy;
+use moka::{future, sync};
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 use weft_db::keyring::{Keyring, KeyringError};
@@ -53,10 +54,10 @@ pub struct OwnKey {
 #[derive(Clone)]
 pub struct Keys {
     database: Database,
-    fresh: Cache<Owner, Known>,
-    last: Cache<Owner, Known>,
-    /// When keys were changed here. What was read before may be what was there before.
-    changes: Cache<Owner, Instant>,
+    fresh: future::Cache<Owner, Known>,
+    last: sync::Cache<Owner, Known>,
+    /// When keys were last changed here. What began to be read before may be what was there before.
+    changes: sync::Cache<Owner, Instant>,
     uses: uses::Sender,
 }
 
@@ -72,14 +73,31 @@ struct Known {
     as_of: Instant,
 }
 
+/// An account's keys are being changed. Dropping it tells that they may have been, however the attempt ended: what was
+/// known before counts no more, in an outage neither.
+pub struct Changing<'a> {
+    keys: &'a Keys,
+    owner: Owner,
+}
+
+impl Drop for Changing<'_> {
+    fn drop(&mut self) {
+        self.keys.changes.entry_by_ref(&self.owner).and_upsert_with(|_before| Instant::now());
+        self.keys.last.invalidate(&self.owner);
+    }
+}
+
 impl Keys {
     /// The keys in a database. Starts what remembers calls and what looks after old rows.
     pub fn start(database: Database, mesh: &Mesh) -> Keys {
-        let known = |time| Cache::builder().max_capacity(ACCOUNTS_MOST).time_to_live(time).build();
-        let changes = Cache::builder().max_capacity(ACCOUNTS_MOST).time_to_live(KNOWN_WHILE_AWAY).build();
+        let lru = EvictionPolicy::lru;
+        let fresh = future::Cache::builder().max_capacity(ACCOUNTS_MOST).eviction_policy(lru()).time_to_live(KNOWN_FOR);
+        let last = sync::Cache::builder().max_capacity(ACCOUNTS_MOST).time_to_live(KNOWN_WHILE_AWAY);
+        let changes = sync::Cache::builder().max_capacity(ACCOUNTS_MOST).time_to_live(KNOWN_WHILE_AWAY);
         mesh.tasks().spawn("tidy keys", tidy::run(database.clone(), mesh.clock().clone(), mesh.shutdown().clone()));
         let uses = uses::start(database.clone(), mesh);
-        Keys { database, fresh: known(KNOWN_FOR), last: known(KNOWN_WHILE_AWAY), changes, uses }
+        let (last, changes) = (last.eviction_policy(lru()).build(), changes.eviction_policy(lru()).build());
+        Keys { database, fresh: fresh.build(), last, changes, uses }
     }
 
     /// The key that a call of this account to this provider goes over: its newest active one.
@@ -111,23 +129,21 @@ impl Keys {
         let asked = Instant::now();
         loop {
             match self.fresh.try_get_with_by_ref(&owner, self.read(&owner)).await {
-                Ok(known) if known.as_of >= asked || self.is_fresh(&owner, &known).await => return Ok(known.keys),
+                Ok(known) if known.as_of >= asked || self.is_fresh(&owner, &known) => return Ok(known.keys),
                 // Somebody else's reading, which took long or began before a change. The next one begins after `asked`.
                 Ok(_) => self.fresh.invalidate(&owner).await,
                 Err(error) if is_away(&error) => {
-                    return self.last.get(&owner).await.map(|known| known.keys).ok_or(Error::NoDatabase);
+                    let last = self.last.get(&owner).filter(|known| !self.is_changed_since(&owner, known.as_of));
+                    return last.map(|known| known.keys).ok_or(Error::NoDatabase);
                 }
                 Err(error) => return Err(Error::Keys(error)),
             }
         }
     }
 
-    /// This account's keys were changed here, or are no more: it counts at once, in an outage too.
-    pub async fn changed(&self, product: &str, account_id: &str) {
-        let owner = (product.to_owned(), account_id.to_owned());
-        self.changes.insert(owner.clone(), Instant::now()).await;
-        self.fresh.invalidate(&owner).await;
-        self.last.invalidate(&owner).await;
+    /// This account's keys are about to be changed here, or to be no more.
+    pub fn changing(&self, product: &str, account_id: &str) -> Changing<'_> {
+        Changing { keys: self, owner: (product.to_owned(), account_id.to_owned()) }
     }
 
     /// A call over a key begins. However it ends, it is remembered.
@@ -143,12 +159,12 @@ impl Keys {
         self.database.ready()
     }
 
-    async fn is_fresh(&self, owner: &Owner, known: &Known) -> bool {
-        known.as_of.elapsed() < KNOWN_FOR && !self.is_changed_since(owner, known.as_of).await
+    fn is_fresh(&self, owner: &Owner, known: &Known) -> bool {
+        known.as_of.elapsed() < KNOWN_FOR && !self.is_changed_since(owner, known.as_of)
     }
 
-    async fn is_changed_since(&self, owner: &Owner, moment: Instant) -> bool {
-        self.changes.get(owner).await.is_some_and(|changed| changed >= moment)
+    fn is_changed_since(&self, owner: &Owner, moment: Instant) -> bool {
+        self.changes.get(owner).is_some_and(|changed| changed >= moment)
     }
 
     async fn read(&self, owner: &Owner) -> Result<Known, Error> {
@@ -161,10 +177,10 @@ impl Keys {
             owned.push(open(keyring, row).await?);
         }
         let known = Known { keys: owned.into(), as_of };
-        self.last.insert(owner.clone(), known.clone()).await;
+        self.last.insert(owner.clone(), known.clone());
         // After the insertion: whoever changes something notes it first and forgets then, so that one of us sees the other.
-        if self.is_changed_since(owner, as_of).await {
-            self.last.invalidate(owner).await;
+        if self.is_changed_since(owner, as_of) {
+            self.last.invalidate(owner);
         }
         Ok(known)
     }

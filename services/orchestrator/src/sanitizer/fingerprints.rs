@@ -135,8 +135,10 @@ fn written(ToolSpec { name, description, parameters, .. }: &ToolSpec) -> String 
 
 /// The same in the order of the alphabet, as programs write it.
 fn sorted(ToolSpec { name, description, parameters, .. }: &ToolSpec) -> String {
-    let function = json!({"description": description, "name": name, "parameters": parameters});
-    json!({"function": function, "type": "function"}).to_string()
+    let function = json!({"name": name, "description": description, "parameters": parameters});
+    let mut tool = json!({"type": "function", "function": function});
+    tool.sort_all_objects();
+    tool.to_string()
 }
 
 /// Without what is around it, as other dialects have it.

@@ -11,7 +11,7 @@ mod stream;
 mod tests;
 mod thoughts;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -148,6 +148,9 @@ impl Sanitizer {
             field.key = self.clean(&field.key, &self.findings.action);
             field.value.iter_mut().for_each(|value| self.check_value(value));
         }
+        // Two may have become one.
+        let mut names = HashSet::new();
+        data.fields.retain(|field| names.insert(field.key.clone()));
     }
 
     fn check_value(&self, value: &mut Value) {

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::sync::LazyLock;
 
 use proptest::prelude::*;
+use serde_json::json;
 
 use super::fingerprints::{RUN, definitions, prompts};
 use super::normal::{Escapes, fold, is_invisible};
@@ -126,6 +127,24 @@ fn every_fingerprint_split_at_every_position_is_removed() {
         }
     }
     assert!(richest().fingerprints.len() > 1_000, "{}", richest().fingerprints.len());
+}
+
+/// A description may be too short to be known by itself; it is by what stands around it.
+#[test]
+fn no_description_of_a_tool_is_told_where_a_model_sorts_keys() {
+    let registries = registries();
+    for ((_, registry), known) in registries.iter().filter(|(_, registry)| registry.all().next().is_some()).zip(&*KNOWN)
+    {
+        for spec in registry.all().flat_map(|agent| agent.specs().0) {
+            let function = json!({"name": spec.name, "description": spec.description, "parameters": spec.parameters});
+            let mut tools = json!([{"type": "function", "function": function}]);
+            tools.sort_all_objects();
+            let text = told(known, [tools.to_string().as_str()]);
+            for (name, schema) in spec.parameters["properties"].as_object().unwrap() {
+                assert!(!text.contains(schema["description"].as_str().unwrap()), "{name} of {}: {text}", spec.name);
+            }
+        }
+    }
 }
 
 /// A whole prompt is cut in two at so many places; its fingerprints are at every one.
