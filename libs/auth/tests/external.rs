@@ -222,7 +222,7 @@ impl Setting {
             ("a claim inside twice", twice("public", r#"{"admin":true,"admin":false}"#)),
             ("sub twice, once written otherwise", twice(r"s\u0075b", "\"eve\"")),
             ("claims nested a thousand deep", twice("deep", &format!("{}1{}", "[".repeat(1000), "]".repeat(1000)))),
-            ("claims with something behind them", text(r#""sub":"ana"}"#, r#""sub":"ana"} {}"#)),
+            ("claims with something behind them", text("}}", "}} {}")),
             ("claims that are no object", self.issuer.token(&json!([1, 2, 3]))),
             ("claims that are no JSON", self.issuer.forge(&self.issuer.header(Algorithm::Rs256), "claims", &RIGHT)),
             ("huge, but signed", self.with("more", json!("a".repeat(100_000)))),
