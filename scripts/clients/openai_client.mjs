@@ -8,7 +8,7 @@ const [baseURL, apiKey, steps] = process.argv.slice(2);
 const client = new OpenAI({ baseURL, apiKey, maxRetries: 0 });
 const results = {};
 const hello = [{ role: "user", content: "hello" }];
-// A model fills properties in their order: that has to reach it.
+// Most models fill properties in their order: that has to reach it.
 const schema = {
   type: "object",
   properties: { why: { type: "string" }, city: { type: "string" } },

@@ -13,7 +13,7 @@ base_url, key, steps = sys.argv[1:4]
 client = openai.OpenAI(base_url=base_url, api_key=key, max_retries=0)
 results = {}
 hello = [{"role": "user", "content": "hello"}]
-# A model fills properties in their order: that has to reach it.
+# Most models fill properties in their order: that has to reach it.
 schema = {
     "type": "object",
     "properties": {"why": {"type": "string"}, "city": {"type": "string"}},

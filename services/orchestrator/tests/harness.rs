@@ -351,13 +351,8 @@ pub fn actions(response: &ChatResponse) -> Vec<(String, String, HashMap<String, 
         _ => "null".to_owned(),
     };
     let told = |action: &weft_proto::orchestrator::v1::PlanAction| {
-        let fields = action
-            .data
-            .as_ref()
-            .unwrap()
-            .fields
-            .iter()
-            .map(|field| (field.key.clone(), text(field.value.as_ref().unwrap())));
+        let data = action.data.as_ref().unwrap();
+        let fields = data.fields.iter().map(|field| (field.key.clone(), text(field.value.as_ref().unwrap())));
         (action.r#type.clone(), action.table.clone().unwrap(), fields.collect())
     };
     response.actions.iter().map(told).collect()

@@ -82,6 +82,7 @@ pub struct Changing<'a> {
 
 impl Drop for Changing<'_> {
     fn drop(&mut self) {
+        // In its entry: of two changes at once the later moment stays.
         self.keys.changes.entry_by_ref(&self.owner).and_upsert_with(|_before| Instant::now());
         self.keys.last.invalidate(&self.owner);
     }
@@ -133,8 +134,7 @@ impl Keys {
                 // Somebody else's reading, which took long or began before a change. The next one begins after `asked`.
                 Ok(_) => self.fresh.invalidate(&owner).await,
                 Err(error) if is_away(&error) => {
-                    let last = self.last.get(&owner).filter(|known| !self.is_changed_since(&owner, known.as_of));
-                    return last.map(|known| known.keys).ok_or(Error::NoDatabase);
+                    return self.last.get(&owner).map(|known| known.keys).ok_or(Error::NoDatabase);
                 }
                 Err(error) => return Err(Error::Keys(error)),
             }
@@ -178,7 +178,8 @@ impl Keys {
         }
         let known = Known { keys: owned.into(), as_of };
         self.last.insert(owner.clone(), known.clone());
-        // After the insertion: whoever changes something notes it first and forgets then, so that one of us sees the other.
+        // After the insertion, and nothing is waited for in between: whoever changes something notes it first and forgets
+        // then, so that one of us sees the other.
         if self.is_changed_since(owner, as_of) {
             self.last.invalidate(owner);
         }

@@ -148,7 +148,7 @@ impl Sanitizer {
             field.key = self.clean(&field.key, &self.findings.action);
             field.value.iter_mut().for_each(|value| self.check_value(value));
         }
-        // Two may have become one.
+        // Two may have become one, and JSON has each name once.
         let mut names = HashSet::new();
         data.fields.retain(|field| names.insert(field.key.clone()));
     }
