@@ -1,6 +1,6 @@
-//! What Stripe's events mean: subscriptions, payments and credits, each with its effect once.
+//! What Stripe's events mean for payments and credits, each with its effect once; for subscriptions: `subscription.rs`.
 //!
-//! Nothing here depends on the order of events. A subscription is what the greatest [`Evidence`] says; money that goes
+//! Nothing here depends on the order of events. A subscription is what the greatest evidence says; money that goes
 //! back is kept as a fact that only grows, and taken from the credits whenever its payment is there too.
 use serde_json::Value;
 use weft_db::{DbError, Tx};
@@ -8,22 +8,21 @@ use weft_product::Products;
 
 use super::Payments;
 use super::client::is_missing;
-use crate::domain::event::{Dispute, Event, Fact, Invoice, Marks, Refund, Session, Subscription, customer_of_object};
+use super::subscription;
+use crate::domain::event::{Dispute, Event, Fact, Invoice, Marks, Refund, Session, customer_of_object};
 use crate::domain::ledger::{Bucket, Kind};
 use crate::domain::payment::{balance, payment_id, share};
-use crate::domain::subscription::{Evidence, gives_plan};
+use crate::domain::subscription::gives_plan;
 use crate::error::Error;
 use crate::ledger::{Act, Ledger, Op};
 use crate::revenue::{Change, sale_event};
-use crate::store::account::{Subscribed, account_set_subscribed};
 use crate::store::customer::{account_is_known, customer_lock, customer_note, customer_of, customer_owner};
 use crate::store::event::{event_insert, event_outcome};
 use crate::store::payment::{
     DisputedCharge, PaymentRow, RefundedCharge, dispute_put, disputes_of, link_find, link_put, package_sold,
     payment_find_by_source, payment_insert, payment_settle, refund_put, refunded_of,
 };
-use crate::store::price::{PriceRow, price_at_version};
-use crate::store::subscription::{SubscriptionRow, subscription_list, subscription_put};
+use crate::store::subscription::SubscriptionRow;
 
 /// What became of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,13 +48,13 @@ impl Outcome {
         }
     }
 
-    fn of(changed: bool) -> Outcome {
+    pub(super) fn of(changed: bool) -> Outcome {
         if changed { Outcome::Applied } else { Outcome::Stale }
     }
 }
 
 /// Why the transaction of an event keeps nothing.
-enum Stop {
+pub(super) enum Stop {
     Ignored(&'static str),
     Failed(Error),
 }
@@ -82,10 +81,10 @@ pub struct Books {
 }
 
 /// An event whose product is known.
-struct Case<'a> {
-    product: &'a str,
-    event: &'a Event,
-    marks: Marks,
+pub(super) struct Case<'a> {
+    pub(super) product: &'a str,
+    pub(super) event: &'a Event,
+    pub(super) marks: Marks,
     customer: Option<String>,
     now_ms: i64,
 }
@@ -225,9 +224,11 @@ impl Books {
         customer_lock(tx, case.product, &user_id, case.now_ms).await?;
         match fact {
             Fact::Session(session) if !session.paid => Err(Stop::Ignored("it is not paid")),
-            Fact::Session(session) if session.subscription.is_some() => begin(tx, case, &user_id, session).await,
+            Fact::Session(session) if session.subscription.is_some() => {
+                subscription::begin(tx, case, &user_id, session).await
+            }
             Fact::Session(session) => self.sell(tx, case, &user_id, session).await,
-            Fact::Subscription(subscription) => change(tx, case, &user_id, subscription).await,
+            Fact::Subscription(subscription) => subscription::change(tx, case, &user_id, subscription).await,
             Fact::Invoice(invoice) => self.bill(tx, case, &user_id, invoice).await,
             Fact::Refund(refund)
                 if sold(tx, case, &refund.payment_intent, Change::Refunded(refund.refunded)).await? =>
@@ -277,7 +278,7 @@ impl Books {
     /// An invoice of a subscription is paid, or its payment has failed.
     async fn bill(&self, tx: &Tx, case: &Case<'_>, user_id: &str, invoice: &Invoice) -> Result<Outcome, Stop> {
         let Some(subscription) = &invoice.subscription else { return Err(Stop::Ignored("it is of no subscription")) };
-        let Some(price) = price_of(tx, case).await? else { return Err(Stop::Ignored("its price")) };
+        let Some(price) = subscription::price_of(tx, case).await? else { return Err(Stop::Ignored("its price")) };
         if invoice.currency != price.currency {
             return Err(Stop::Ignored("its currency"));
         }
@@ -285,16 +286,18 @@ impl Books {
             return Err(Stop::Ignored("it is not paid"));
         }
         // What never began owes nothing: the first payment of a subscription failed. Its own events say the rest.
-        if !invoice.paid && !known(tx, case, user_id, subscription).await?.is_some_and(|row| gives_plan(&row.status)) {
+        if !invoice.paid
+            && !subscription::known(tx, case, user_id, subscription).await?.is_some_and(|row| gives_plan(&row.status))
+        {
             return Ok(Outcome::Stale);
         }
         let status = if invoice.paid { "active" } else { "past_due" };
         let row = SubscriptionRow {
             seats: invoice.seats,
             period_end: invoice.period_end.saturating_mul(1000),
-            ..inferred(user_id, subscription, &price, status, invoice.created)
+            ..subscription::inferred(user_id, subscription, &price, status, invoice.created)
         };
-        let inferred = put(tx, case, &row).await?;
+        let inferred = subscription::put(tx, case, &row).await?;
         if !invoice.paid {
             return Ok(Outcome::of(inferred));
         }
@@ -451,110 +454,4 @@ async fn owner(tx: &Tx, case: &Case<'_>) -> Result<Option<String>, Error> {
     // Made by hand at Stripe with our marks: the account's first customer.
     let noted = customer_note(tx, product, named, customer, case.now_ms).await?;
     Ok((noted.as_deref() == Some(customer.as_str())).then(|| named.clone()))
-}
-
-/// A subscription was bought on a page of Stripe's.
-async fn begin(tx: &Tx, case: &Case<'_>, user_id: &str, session: &Session) -> Result<Outcome, Stop> {
-    let Some(price) = price_of(tx, case).await? else { return Err(Stop::Ignored("its price")) };
-    if session.currency != price.currency {
-        return Err(Stop::Ignored("its currency"));
-    }
-    let seats = if price.per_seat { case.marks.seats.unwrap_or(1).max(1) } else { 1 };
-    if session.subtotal != price.amount_minor.saturating_mul(seats) {
-        return Err(Stop::Ignored("its amount"));
-    }
-    let id = session.subscription.as_deref().unwrap_or_default();
-    let row = SubscriptionRow { seats, ..inferred(user_id, id, &price, "active", session.created) };
-    Ok(Outcome::of(put(tx, case, &row).await?))
-}
-
-/// Stripe tells what a subscription is.
-async fn change(tx: &Tx, case: &Case<'_>, user_id: &str, told: &Subscription) -> Result<Outcome, Stop> {
-    let Some(price) = price_of(tx, case).await? else { return Err(Stop::Ignored("its price")) };
-    let costs = told.unit_amount.is_none_or(|amount| amount == price.amount_minor)
-        && told.currency.as_ref().is_none_or(|currency| *currency == price.currency);
-    let status = if told.deleted { "canceled" } else { &told.status };
-    // An end ends, whatever it cost. Of another price only the price and what it brings is not believed.
-    if !costs && !told.deleted {
-        let Some(row) = known(tx, case, user_id, &told.id).await? else { return Err(Stop::Ignored("its amount")) };
-        let row = SubscriptionRow {
-            item_id: told.item_id.clone(),
-            status: status.to_owned(),
-            period_end: told.period_end.saturating_mul(1000),
-            cancel_at_period_end: told.cancel_at_period_end,
-            ..row
-        };
-        tracing::warn!(
-            event = case.event.id,
-            subscription = told.id,
-            "a subscription costs something else than its price"
-        );
-        return Ok(Outcome::of(put(tx, case, &row).await?));
-    }
-    let row = SubscriptionRow {
-        item_id: told.item_id.clone(),
-        seats: told.seats,
-        period_end: told.period_end.saturating_mul(1000),
-        cancel_at_period_end: told.cancel_at_period_end,
-        ..inferred(user_id, &told.id, &price, status, told.created)
-    };
-    Ok(Outcome::of(put(tx, case, &row).await?))
-}
-
-/// What is known of one of the account's subscriptions.
-async fn known(tx: &Tx, case: &Case<'_>, user_id: &str, id: &str) -> Result<Option<SubscriptionRow>, DbError> {
-    Ok(subscription_list(tx, case.product, user_id).await?.into_iter().find(|row| row.id == id))
-}
-
-/// The price that an event is about, in the version it was sold.
-async fn price_of(tx: &Tx, case: &Case<'_>) -> Result<Option<PriceRow>, Error> {
-    let marks = &case.marks;
-    let (Some(plan), Some(version), Some(price)) = (&marks.plan, marks.version, &marks.price_id) else {
-        return Ok(None);
-    };
-    Ok(price_at_version(tx, case.product, plan, version, price).await?)
-}
-
-/// What is known of a subscription by its price alone. `created` in s.
-fn inferred(user_id: &str, id: &str, price: &PriceRow, status: &str, created: i64) -> SubscriptionRow {
-    SubscriptionRow {
-        id: id.to_owned(),
-        user_id: user_id.to_owned(),
-        item_id: String::new(),
-        plan: price.plan.clone(),
-        plan_version: price.version,
-        price_id: price.id.clone(),
-        status: status.to_owned(),
-        seats: 1,
-        period_end: 0,
-        cancel_at_period_end: false,
-        created_at: created.saturating_mul(1000),
-    }
-}
-
-/// Stores a subscription and notes what counts for its account now.
-async fn put(tx: &Tx, case: &Case<'_>, row: &SubscriptionRow) -> Result<bool, Error> {
-    let evidence = Evidence::of(&case.event.kind, &row.status, case.event.created, &case.event.id);
-    if !subscription_put(tx, case.product, row, &evidence).await? {
-        return Ok(false);
-    }
-    count(tx, case.product, &row.user_id).await?;
-    Ok(true)
-}
-
-/// Notes which of its subscriptions counts for an account.
-pub async fn count(tx: &Tx, product: &str, user_id: &str) -> Result<(), Error> {
-    let all = subscription_list(tx, product, user_id).await?;
-    if all.iter().filter(|row| gives_plan(&row.status)).count() > 1 {
-        metrics::counter!("weft_billing_double_subscriptions_total", "product" => product.to_owned()).increment(1);
-        tracing::warn!(product, user_id, "an account pays for more than one subscription, the newest one is kept");
-    }
-    let counts = all.into_iter().find(|row| gives_plan(&row.status));
-    let subscribed = counts.map(|row| Subscribed {
-        plan: row.plan,
-        version: row.plan_version,
-        seats: row.seats,
-        status: row.status,
-    });
-    Ok(account_set_subscribed(tx, product, user_id, subscribed).await?)
 }

@@ -7,6 +7,7 @@ pub mod purchase;
 pub mod refund;
 pub mod requests;
 pub mod signature;
+mod subscription;
 pub mod sync;
 
 use std::collections::BTreeMap;
